@@ -1,0 +1,52 @@
+"""fastprod: a Kafka producer for Python. `from fastprod import KafkaProducer` replaces kafka-python's.
+
+Names are loaded when they are first used, so `import fastprod` costs next to nothing and never imports kafka.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from fastprod._version import __version__
+
+if TYPE_CHECKING:
+    from fastprod import errors, partitioners, serializers
+    from fastprod._backend import FutureRecordMetadata, backend
+    from fastprod.faces.kafka_python import KafkaProducer
+    from fastprod.types import RecordMetadata, TopicPartition
+
+_HOMES = {
+    "FutureRecordMetadata": "fastprod._backend",
+    "KafkaProducer": "fastprod.faces.kafka_python",
+    "RecordMetadata": "fastprod.types",
+    "TopicPartition": "fastprod.types",
+    "backend": "fastprod._backend",
+}
+_MODULES = ("errors", "partitioners", "serializers")
+
+__all__ = [
+    "FutureRecordMetadata",
+    "KafkaProducer",
+    "RecordMetadata",
+    "TopicPartition",
+    "__version__",
+    "backend",
+    "errors",
+    "partitioners",
+    "serializers",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"fastprod.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'fastprod' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,43 @@
+"""Chooses the twin, once, and never silently.
+
+`FASTPROD_BACKEND=native` demands the compiled data plane, `=pure` the Python one; without it the compiled one is
+taken, and where it is missing the Python one with a warning. `backend` says which it became.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+HOW_TO_GET_NATIVE = (
+    "install a C++ compiler and run: pip install --force-reinstall --no-binary fastprod fastprod "
+    "(from a checkout: pip install --force-reinstall .)"
+)
+
+_wanted = os.environ.get("FASTPROD_BACKEND", "")
+if _wanted not in ("", "native", "pure"):
+    raise ImportError(f"FASTPROD_BACKEND={_wanted!r} is neither 'native' nor 'pure'; unset it or name one of them.")
+
+backend = _wanted or "native"
+"""What this process runs on: "native" or "pure"."""
+
+if not TYPE_CHECKING and backend == "native":
+    try:
+        from fastprod._core import *  # noqa: F403  (the names are the twins' shared __all__)
+    except ImportError as error:
+        if _wanted:
+            raise ImportError(
+                f"FASTPROD_BACKEND=native, but the compiled extension cannot be loaded ({error}): {HOW_TO_GET_NATIVE}"
+            ) from error
+        backend = "pure"
+        warnings.warn(
+            f"fastprod runs on its pure-Python twin, which is many times slower ({error}). To get the compiled one, "
+            f"{HOW_TO_GET_NATIVE}. FASTPROD_BACKEND=pure silences this.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+# The typed twin is what type checkers read; at run time only one of the two is loaded.
+if TYPE_CHECKING or backend == "pure":
+    from fastprod._pure import *  # noqa: F403

@@ -1,0 +1,150 @@
+"""The sentences of local failures, stated once for both twins.
+
+Every function returns the exception, it does not raise it. Broker errors are not here: they come from
+`fastprod.errors` by their code.
+"""
+
+from __future__ import annotations
+
+
+from fastprod import errors
+
+
+
+def closed() -> Exception:
+    return errors.IllegalStateError("KafkaProducer already closed! Create a new one to send.")
+
+
+def closed_forcefully() -> Exception:
+    return errors.IllegalStateError(
+        "Producer is closed forcefully. The record was accepted but not acknowledged in time: "
+        "undelivered() holds it; give close() more time."
+    )
+
+
+def nothing_to_send() -> Exception:
+    return ValueError("Need at least one: key or value; both are None.")
+
+
+def headers_not_a_list(headers: object) -> Exception:
+    return TypeError(
+        f"headers must be a list of (str, bytes) tuples, not {type(headers).__name__}: {headers!r:.80}"
+    )
+
+
+def bad_header(index: int, header: object) -> Exception:
+    return TypeError(
+        f"headers[{index}] must be a (str, bytes) tuple, not {header!r:.80}; encode its value to bytes."
+    )
+
+
+def not_bytes(what: str, value: object) -> Exception:
+    """`what`: "key" or "value"."""
+    return TypeError(
+        f"Type of the serialized {what} must be bytes, bytearray, memoryview or None, not "
+        f"{type(value).__name__}: {value!r:.80}; set {what}_serializer to turn it into bytes."
+    )
+
+
+def too_long(what: str, length: int) -> Exception:
+    return errors.MessageSizeTooLargeError(
+        f"The {what} has {length} bytes; Kafka's record format ends at 2147483647."
+    )
+
+
+def bad_timestamp(value: object) -> Exception:
+    return TypeError(
+        f"timestamp_ms must be an int (milliseconds since 1970-01-01 UTC) or None, not {value!r:.80}"
+    )
+
+
+def timestamp_out_of_range(value: int) -> Exception:
+    return ValueError(f"timestamp_ms {value} does not fit the record format's signed 64 bits.")
+
+
+def bad_partition(value: object) -> Exception:
+    return TypeError(f"partition must be an int or None, not {value!r:.80}")
+
+
+def partition_out_of_range(topic: str, partition: int, partitions: int) -> Exception:
+    return ValueError(
+        f"Unrecognized partition {partition} of topic {topic!r}: it has {partitions} "
+        f"(0 to {partitions - 1})."
+    )
+
+
+def bad_partitioner_result(topic: str, result: object, partitions: int) -> Exception:
+    return ValueError(
+        f"The partitioner returned {result!r:.80} for topic {topic!r}; it must return an int from 0 "
+        f"to {partitions - 1}."
+    )
+
+
+def record_too_large(topic: str, size: int, max_request_size: int) -> Exception:
+    return errors.MessageSizeTooLargeError(
+        f"The record for topic {topic!r} takes up to {size} bytes with its batch header, more than "
+        f"max_request_size={max_request_size}. Raise max_request_size (and the topic's "
+        "max.message.bytes) or send less at once."
+    )
+
+
+def record_exceeds_buffer(topic: str, size: int, buffer_memory: int) -> Exception:
+    return errors.MessageSizeTooLargeError(
+        f"The record for topic {topic!r} takes up to {size} bytes, more than "
+        f"buffer_memory={buffer_memory}. Raise buffer_memory."
+    )
+
+
+def buffer_full(size: int, buffer_memory: int, waited_ms: float) -> Exception:
+    return errors.KafkaTimeoutError(
+        f"No room for {size} bytes within {waited_ms:.0f} ms: buffer_memory={buffer_memory} is full of "
+        "records not yet acknowledged. The record was not accepted. Send slower, raise buffer_memory "
+        "or max_block_ms, or look at why the brokers do not keep up."
+    )
+
+
+def expired(
+    topic: str,
+    partition: int,
+    records: int,
+    elapsed_ms: float,
+    delivery_timeout_ms: float,
+    last_error_code: int,
+    maybe_written: bool,
+) -> Exception:
+    """`last_error_code`: what the last attempt was answered with, 0 for no answer."""
+    last = f" Last error: {errors.for_code(last_error_code).__name__}." if last_error_code else ""
+    written = " It may have been written." if maybe_written else ""
+    error = errors.KafkaTimeoutError(
+        f"Expiring {records} record(s) for TopicPartition(topic={topic!r}, partition={partition}): "
+        f"{elapsed_ms:.0f} ms has passed since batch creation "
+        f"(delivery_timeout_ms={delivery_timeout_ms:.0f}).{last}{written}"
+    )
+    error.maybe_written = maybe_written
+    return error
+
+
+def partition_vanished(topic: str, partition: int, partitions: int) -> Exception:
+    return errors.UnknownTopicOrPartitionError(
+        f"Partition {partition} of topic {topic!r} is gone: the topic now has {partitions}. "
+        "It was deleted and created again with fewer; send the record again."
+    )
+
+
+def behind_a_failed_batch(topic: str, partition: int) -> Exception:
+    return errors.OutOfOrderSequenceNumberError(
+        f"A batch before this one failed for good in {topic!r} partition {partition}, and "
+        "strict_order=True lets nothing behind it be written. Send the records again, in order."
+    )
+
+
+def not_done_in_time(seconds: float) -> Exception:
+    return errors.KafkaTimeoutError(f"Timeout after waiting for {seconds} secs.")
+
+
+def flush_in_callback() -> Exception:
+    return errors.IllegalStateError(
+        "flush() in a delivery callback would wait for itself; call it from another thread."
+    )
+
+
