@@ -1,0 +1,56 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# distutils: language = c++
+"""The compiled data plane: the table of contents of one compiled unit, in order of dependence.
+
+Its readable twin is `fastprod._pure`, with the same names; what both mean is told in DESIGN.md.
+"""
+
+include "_native/layout.pxi"
+include "_native/endian.pxi"
+include "_native/varint.pxi"
+include "_native/murmur2.pxi"
+include "_native/crc32c.pxi"
+include "_native/record_batch.pxi"
+include "_native/produce.pxi"
+include "_native/outbox.pxi"
+include "_native/delivery.pxi"
+include "_native/accumulator.pxi"
+include "_native/io_loop.pxi"
+include "_native/plane.pxi"
+include "_native/send.pxi"
+
+__all__ = [
+    "EVENT_CONNECTION_LOST",
+    "EVENT_NEED_CONNECTION",
+    "EVENT_NEED_EPOCH",
+    "EVENT_NO_LEADER",
+    "EVENT_PARKED",
+    "PARTITION_CRC32",
+    "PARTITION_CUSTOM",
+    "PARTITION_DEFAULT",
+    "PARTITION_MURMUR2",
+    "PARTITION_RANDOM",
+    "PARTITION_ROUND_ROBIN",
+    "PARTITION_STICKY",
+    "DataPlane",
+    "FutureRecordMetadata",
+    "ParkedBatch",
+    "ProducerBase",
+    "RecordBatchBuilder",
+    "TopicRoute",
+    "crc32c",
+    "crc32c_combine",
+    "crc32c_implementation",
+    "decode_produce_response",
+    "decode_records",
+    "decode_uvarint",
+    "decode_varint",
+    "decode_varlong",
+    "encode_produce_request",
+    "encode_uvarint",
+    "encode_varint",
+    "encode_varlong",
+    "live_objects",
+    "murmur2",
+    "partition_for_key",
+]

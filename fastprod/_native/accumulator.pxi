@@ -1,0 +1,537 @@
+# Memory, partitions, and the append: a record is encoded once, straight into the bytes that will be sent.
+
+
+# --- Memory: a hard budget, handed out in size classes -------------------------------------------------------------
+
+cdef void prepare_classes(Core* core) noexcept:
+    cdef size_t size = SIZE_CLASS_MIN
+    cdef size_t top = max(core.batch_size, <size_t>(BATCH_HEADER + 1)) - BATCH_HEADER
+    while size < top:
+        core.classes.push_back(size)
+        size *= 2
+    core.classes.push_back(max(top, <size_t>16))
+    core.spare.resize(core.classes.size())
+
+
+cdef inline int class_for(Core* core, size_t size) noexcept nogil:
+    """The smallest class that holds `size` bytes; past the last one, -1: memory of exactly that size."""
+    cdef size_t i
+    for i in range(core.classes.size()):
+        if core.classes[i] >= size:
+            return <int>i
+    return -1
+
+
+cdef void drop_spare(Core* core, size_t wanted) noexcept nogil:
+    """Give unused buffers back to the system until `wanted` more bytes fit the budget. pool_gate is held."""
+    cdef size_t i
+    for i in range(core.spare.size()):
+        while core.charged + core.cached + wanted > core.memory_limit and not core.spare[i].empty():
+            free(core.spare[i].back())
+            core.spare[i].pop_back()
+            core.cached -= core.classes[i]
+
+
+cdef unsigned char* try_memory(Core* core, size_t need, size_t want, size_t* capacity, cbool ignore_owed) noexcept nogil:
+    """Memory for at least `need` bytes, for `want` if there is room; NULL when not even `need` fits.
+
+    pool_gate is held. What ended batches owe until their callbacks ran counts too, but not for the thread that runs
+    them: it must not wait for itself."""
+    cdef size_t owed = 0 if ignore_owed else core.owed
+    cdef size_t size
+    cdef void* memory
+    cdef int i = class_for(core, max(need, want))
+    while i > 0 and core.charged + owed + core.classes[i] > core.memory_limit and core.classes[i - 1] >= need:
+        i -= 1
+    size = core.classes[i] if i >= 0 else max(need, want)
+    if core.charged + owed + size > core.memory_limit:
+        size = need   # the last of the budget, exactly
+        i = -1
+        if core.charged + owed + size > core.memory_limit:
+            return NULL
+    if i >= 0 and not core.spare[i].empty():
+        memory = core.spare[i].back()
+        core.spare[i].pop_back()
+        core.cached -= size
+    else:
+        if core.charged + core.cached + size > core.memory_limit:
+            drop_spare(core, size)
+        memory = malloc(size)
+        if memory == NULL:
+            return NULL
+    core.charged += size
+    capacity[0] = size
+    return <unsigned char*>memory
+
+
+cdef void return_memory(Core* core, void* memory, size_t size) noexcept nogil:
+    cdef int i
+    core.pool_gate.lock()
+    core.charged -= size
+    i = class_for(core, size)
+    if i >= 0 and core.classes[i] == size and core.charged + core.cached + size <= core.memory_limit:
+        core.spare[i].push_back(memory)
+        core.cached += size
+        memory = NULL
+    core.pool_gate.unlock()
+    if memory != NULL:
+        free(memory)
+    if core.memory_waiters.load():
+        core.pool_freed.notify_all()
+
+
+cdef void free_body(Batch* batch) noexcept nogil:
+    """Return the batch's bytes. Nothing may read them any more: no request holds them, no split will."""
+    cdef void* memory = batch.data
+    batch.data = NULL
+    if memory != NULL:
+        return_memory(batch.core, memory, batch.capacity)
+
+
+cdef void wait_for_memory(Core* core, int64_t nanos) noexcept nogil:
+    cdef unique_lock[mutex]* held = new unique_lock[mutex](core.pool_gate)
+    core.pool_freed.wait_for(held[0], nanoseconds(nanos))
+    del held
+
+
+cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, size_t* capacity,
+                                   int64_t budget) except? NULL:
+    """Memory for a new batch, waited for in arrival order for `budget` ns; NULL once the producer is closing."""
+    cdef Core* core = plane.core
+    cdef unsigned char* memory = NULL
+    cdef uint64_t ticket
+    cdef int64_t left, began, deadline
+    cdef size_t i
+    cdef bint inside
+    core.pool_gate.lock()
+    if core.memory_queue.empty():
+        memory = try_memory(core, need, want, capacity, False)
+    if memory != NULL:
+        core.pool_gate.unlock()
+        return memory
+    core.memory_ticket += 1
+    ticket = core.memory_ticket
+    core.memory_queue.push_back(ticket)
+    core.memory_waiters.fetch_add(1)
+    core.pool_gate.unlock()
+    began = now_ns()
+    deadline = began + budget
+    try:
+        inside = plane.on_control_thread()
+        wake(core)   # partial batches leave while somebody waits for memory
+        while True:
+            core.pool_gate.lock()
+            # The control thread passes the queue: everybody in it may be waiting for what it decides.
+            if inside or core.memory_queue.front() == ticket:
+                memory = try_memory(core, need, want, capacity, inside)
+            core.pool_gate.unlock()
+            if memory != NULL or core.closing.load():
+                return memory
+            left = min(deadline - now_ns(), SIGNAL_SLICE)
+            if left <= 0:
+                raise failures.buffer_full(need, core.memory_limit, (now_ns() - began) / 1e6)
+            if inside:
+                plane.engine.pump(min(left, 5 * MILLISECOND) / 1e9)
+            else:
+                with nogil:
+                    wait_for_memory(core, left)
+    finally:
+        core.pool_gate.lock()
+        for i in range(core.memory_queue.size()):
+            if core.memory_queue[i] == ticket:
+                core.memory_queue.erase(core.memory_queue.begin() + i)
+                break
+        core.pool_gate.unlock()
+        core.memory_waiters.fetch_sub(1)
+        core.pool_freed.notify_all()
+
+
+# --- Waking the I/O thread -----------------------------------------------------------------------------------------
+
+cdef inline void wake(Core* core) noexcept nogil:
+    """Let the I/O thread look again. It is only written to when it sleeps: it raises `sleeping`, then looks at
+    `work` once more, and sleeps; whoever sets `work` before that look is seen, whoever sets it after it writes."""
+    cdef fp_piece piece
+    core.work.store(1)
+    if core.sleeping.load() and core.sleeping.exchange(0):
+        piece.data = <const unsigned char*>b"!"
+        piece.size = 1
+        fp_write(core.wake_write, &piece, 1)
+
+
+cdef inline void activate(Partition* partition) noexcept nogil:
+    """Make the partition known to the I/O thread. Its lock is held."""
+    cdef Core* core = partition.topic.core
+    if not partition.active:
+        partition.active = True
+        core.gate.lock()
+        core.arrivals.push_back(partition)
+        core.gate.unlock()
+
+
+# --- Topics and partitions -----------------------------------------------------------------------------------------
+
+cdef Partition* new_partition(Topic* topic, int32_t index, PyObject* topic_partition, PyObject* number) noexcept:
+    cdef Partition* partition = new Partition()
+    partition.topic = topic
+    partition.index = index
+    partition.leader.store(-1)
+    partition.queue_length.store(0)
+    partition.topic_partition = topic_partition
+    partition.number = number
+    partition.last_capacity = SIZE_CLASS_MIN
+    partition.active = partition.vanished = False
+    partition.retry_at = 0
+    partition.last_ordinal = partition.fail_until = 0
+    partition.records_appended = partition.record_bytes = 0
+    partition.encoded_bytes = partition.record_size_max = 0
+    forget_identity(partition)
+    return partition
+
+
+cdef void forget_identity(Partition* partition) noexcept nogil:
+    partition.producer_id = -1
+    partition.producer_epoch = -1
+    partition.next_sequence = 0
+    partition.last_acked_sequence = -1
+    partition.last_acked_offset = -1
+    partition.proven_at = 0
+    partition.unresolved = UNRESOLVED_NONE
+    partition.unresolved_ordinal = 0
+    partition.broken = partition.reset_asked = False
+    partition.asked_id = -1
+    partition.asked_epoch = -1
+
+
+cdef Topic* new_topic(Core* core, string name) noexcept:
+    cdef Topic* topic = new Topic()
+    topic.core = core
+    topic.name = name
+    topic.used.store(1)
+    topic.leaderless_told.store(0)
+    topic.sticky.store(-1)
+    topic.sticky_produced.store(0)
+    topic.sticky_since.store(0)
+    topic.quantum.store(min(<int64_t>STICKY_QUANTUM, <int64_t>core.batch_size))
+    topic.rotation_at = 0
+    topic.counter.store(<uint32_t>random_number())
+    topic.wire_limit = 0
+    topic.records_sent = topic.batch_bytes = topic.uncompressed_bytes = topic.compressed_bytes = 0
+    topic.records_retried = topic.records_failed = 0
+    return topic
+
+
+cdef class TopicRoute:
+    """What `send` knows of a topic: its partitions and the open batches in them."""
+    cdef Topic* topic_
+    cdef readonly str topic
+    cdef readonly object topic_id
+    cdef readonly object leaders
+    cdef list partitions        # (TopicPartition, int) pairs that the structs borrow from
+    cdef DataPlane plane
+
+    @property
+    def partition_count(self) -> int:
+        """How many partitions the topic has."""
+        return self.topic_.partitions.size()
+
+    def take_used(self) -> bool:
+        """Whether a record was sent to the topic since this was last asked."""
+        return self.topic_.used.exchange(0) != 0
+
+    def __dealloc__(self):
+        cdef size_t i
+        if self.topic_ != NULL:
+            for i in range(self.topic_.partitions.size()):
+                del self.topic_.partitions[i]
+            for i in range(self.topic_.retired.size()):
+                del self.topic_.retired[i]
+            del self.topic_
+
+
+# --- Which partition -----------------------------------------------------------------------------------------------
+
+cdef atomic[uint64_t] random_state
+random_state.store(<uint64_t>now_ns() ^ <uint64_t>wall_ms())
+
+
+cdef inline uint64_t random_number() noexcept nogil:
+    """splitmix64: spreads load, guards nothing."""
+    cdef uint64_t z = random_state.fetch_add(0x9E3779B97F4A7C15ULL, memory_order_relaxed)
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL
+    return z ^ (z >> 31)
+
+
+cdef void available_partitions(Topic* topic, vector[int]& out) noexcept nogil:
+    """The partitions with a leader; all of them when none has one."""
+    cdef size_t i
+    for i in range(topic.partitions.size()):
+        if topic.partitions[i].leader.load(memory_order_relaxed) >= 0:
+            out.push_back(<int>i)
+    if out.empty():
+        for i in range(topic.partitions.size()):
+            out.push_back(<int>i)
+
+
+cdef int weighted_partition(Topic* topic, const vector[int]& choices) noexcept nogil:
+    """A random partition, the likelier the shorter its queue (KIP-794); -1 when all queues are alike."""
+    cdef vector[int] table
+    cdef int longest = 0, shortest = INT32_MAX, length, total = 0
+    cdef size_t i
+    for i in range(choices.size()):
+        length = topic.partitions[choices[i]].queue_length.load(memory_order_relaxed)
+        longest = max(longest, length)
+        shortest = min(shortest, length)
+    if longest == shortest:
+        return -1
+    for i in range(choices.size()):
+        total += longest + 1 - topic.partitions[choices[i]].queue_length.load(memory_order_relaxed)
+        table.push_back(total)
+    length = <int>(random_number() % <uint64_t>max(total, 1))
+    for i in range(choices.size()):
+        if table[i] > length:
+            return choices[i]
+    return choices.back()
+
+
+cdef int next_in_rotation(Topic* topic, const vector[int]& choices) noexcept nogil:
+    """Every available partition once, in random order, then again: uniform over minutes and over seconds."""
+    cdef size_t i, j
+    cdef int last = topic.sticky.load()
+    cdef int chosen
+    while topic.rotation_at < topic.rotation.size():
+        chosen = topic.rotation[topic.rotation_at]
+        topic.rotation_at += 1
+        for i in range(choices.size()):
+            if choices[i] == chosen and chosen != last:
+                return chosen
+    topic.rotation = choices
+    for i in range(topic.rotation.size() - 1, 0, -1):
+        j = random_number() % (i + 1)
+        chosen = topic.rotation[i]
+        topic.rotation[i] = topic.rotation[j]
+        topic.rotation[j] = chosen
+    if topic.rotation.size() > 1 and topic.rotation[0] == last:
+        topic.rotation[0] = topic.rotation.back()
+        topic.rotation[topic.rotation.size() - 1] = last
+    topic.rotation_at = 1
+    return topic.rotation[0]
+
+
+cdef void move_sticky(Topic* topic, int from_partition) noexcept nogil:
+    """Choose the next partition for keyless records, unless another thread just did."""
+    cdef vector[int] choices
+    cdef int chosen
+    topic.gate.lock()
+    if topic.sticky.load() == from_partition:
+        available_partitions(topic, choices)
+        chosen = weighted_partition(topic, choices)
+        if chosen < 0:
+            chosen = next_in_rotation(topic, choices)
+        topic.sticky_produced.store(0, memory_order_relaxed)
+        topic.sticky_since.store(now_ns(), memory_order_relaxed)
+        topic.sticky.store(chosen)
+    topic.gate.unlock()
+
+
+cdef inline int sticky_partition(Topic* topic) noexcept nogil:
+    cdef int chosen = topic.sticky.load(memory_order_acquire)
+    if chosen < 0:
+        move_sticky(topic, -1)
+        chosen = topic.sticky.load()
+    return chosen
+
+
+cdef int round_robin_partition(Topic* topic) noexcept nogil:
+    cdef vector[int] choices
+    available_partitions(topic, choices)
+    return choices[(topic.counter.fetch_add(1) & 0x7FFFFFFFU) % choices.size()]
+
+
+cdef int random_partition(Topic* topic) noexcept nogil:
+    cdef vector[int] choices
+    available_partitions(topic, choices)
+    return choices[random_number() % choices.size()]
+
+
+# --- Append --------------------------------------------------------------------------------------------------------
+
+cdef enum:
+    APPENDED = 0
+    NO_ROOM = 1            # a new batch is needed
+    MOVED_ON = 2           # the sticky partition changed: choose again
+
+
+cdef inline size_t partition_limit(Core* core, Topic* topic) noexcept nogil:
+    if topic.wire_limit and topic.wire_limit < core.batch_size:
+        return topic.wire_limit
+    return core.batch_size
+
+
+cdef cbool grow(Batch* batch, size_t needed) noexcept nogil:
+    """A larger buffer for the open batch, or False: nobody waits for memory under a partition's lock."""
+    cdef Core* core = batch.core
+    cdef size_t capacity = 0
+    cdef unsigned char* larger = NULL
+    core.pool_gate.lock()
+    if core.memory_queue.empty():
+        larger = try_memory(core, needed, max(needed, min(2 * batch.capacity, core.classes.back())), &capacity, False)
+    core.pool_gate.unlock()
+    if larger == NULL:
+        return False
+    memcpy(larger, batch.data, batch.used)
+    return_memory(core, batch.data, batch.capacity)
+    batch.data = larger
+    batch.capacity = batch.charge = capacity
+    return True
+
+
+cdef inline void close_tail(Batch* batch) noexcept nogil:
+    batch.accepts = False
+    batch.full = True
+
+
+cdef inline int64_t payload_size(Record* record) noexcept nogil:
+    return (max(record.key_size, <int64_t>0) + max(record.value_size, <int64_t>0)
+            + <int64_t>record.headers_size - 1)
+
+
+cdef inline void count_append(Partition* partition, Record* record, size_t encoded) noexcept nogil:
+    cdef int64_t payload = payload_size(record)
+    partition.records_appended += 1
+    partition.record_bytes += payload
+    partition.encoded_bytes += encoded
+    if payload > partition.record_size_max:
+        partition.record_size_max = payload
+
+
+cdef inline int try_append(Partition* partition, Record* record, Batch** into, int32_t* index) noexcept nogil:
+    """Append to the tail batch if it has room. The partition's lock is held."""
+    cdef Batch* batch
+    cdef int64_t delta
+    cdef size_t body_size, size
+    if partition.queue.empty():
+        return NO_ROOM
+    batch = partition.queue.back()
+    if not batch.accepts:
+        return NO_ROOM
+    delta = <int64_t>(<uint64_t>record.timestamp - <uint64_t>batch.base_timestamp) if batch.count else 0
+    body_size = record_body_size(record, delta, batch.count)
+    size = body_size + varint_size(body_size)
+    if batch.count and BATCH_HEADER + batch.used + size > batch.limit:
+        close_tail(batch)
+        return NO_ROOM
+    if batch.used + size > batch.capacity and not grow(batch, batch.used + size):
+        close_tail(batch)
+        return NO_ROOM
+    put_record(batch.data + batch.used, record, body_size, delta, batch.count)
+    batch.used += size
+    if batch.count == 0:
+        batch.base_timestamp = batch.max_timestamp = record.timestamp
+    elif record.timestamp > batch.max_timestamp:
+        batch.max_timestamp = record.timestamp
+    index[0] = batch.count
+    batch.count += 1
+    count_append(partition, record, size)
+    retain(batch)   # for the future
+    into[0] = batch
+    return APPENDED
+
+
+cdef void open_batch(Partition* partition, Batch* batch) noexcept nogil:
+    """Put a new, empty batch at the tail. The partition's lock is held."""
+    cdef Core* core = partition.topic.core
+    batch.created = now_ns()
+    batch.limit = partition_limit(core, partition.topic)
+    batch.accepts = True
+    core.done_gate.lock()
+    batch.flush_epoch = core.flush_epoch
+    core.incomplete[batch.flush_epoch] += 1
+    core.done_gate.unlock()
+    partition.queue.push_back(batch)
+    partition.queue_length.store(<int>partition.queue.size(), memory_order_relaxed)
+    activate(partition)
+
+
+cdef Batch* prepare_batch(DataPlane plane, Partition* partition, Record* record, int64_t budget) except NULL:
+    """A new batch with memory for at least this record, got while no lock is held."""
+    cdef Core* core = plane.core
+    cdef Batch* batch
+    cdef size_t capacity = 0
+    cdef size_t size = record_body_size(record, 0, 0)
+    cdef unsigned char* memory
+    size += varint_size(size)
+    memory = memory_in_turn(plane, size, max(size, partition.last_capacity), &capacity, budget)
+    if memory == NULL:
+        raise failures.closed()
+    batch = new_batch()
+    batch.core = core
+    batch.partition = partition
+    batch.data = memory
+    batch.capacity = batch.charge = capacity
+    batch.codec = core.codec
+    Py_INCREF(plane)
+    batch.plane = <PyObject*>plane
+    return batch
+
+
+cdef inline cbool sticky_should_move(Topic* topic) noexcept nogil:
+    """Whether a keyless record that needs a new batch moves on: after a quantum of bytes (KIP-794), or a while."""
+    return (topic.sticky_produced.load(memory_order_relaxed) >= topic.quantum.load(memory_order_relaxed)
+            or now_ns() - topic.sticky_since.load(memory_order_relaxed) > STICKY_HOLD)
+
+
+cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sticky, int64_t budget,
+                Batch** into, int32_t* index) except -1:
+    """Append one record; waits for memory for `budget` ns at most. MOVED_ON: a sticky record must choose again."""
+    cdef Core* core = plane.core
+    cdef Topic* topic = partition.topic
+    cdef Batch* fresh = NULL
+    cdef int result
+    cdef cbool ready, closing
+    cdef cbool may_move = sticky
+    while True:
+        ready = False
+        lock_detached(&partition.gate)
+        closing = core.closing.load(memory_order_relaxed) != 0
+        if closing or partition.vanished or (sticky and topic.sticky.load(memory_order_relaxed) != partition.index):
+            partition.gate.unlock()
+            if fresh != NULL:
+                release_held(fresh)
+            if closing:
+                raise failures.closed()
+            return MOVED_ON
+        result = try_append(partition, record, into, index)
+        if result == NO_ROOM and may_move and sticky_should_move(topic):
+            partition.gate.unlock()
+            move_sticky(topic, partition.index)
+            wake(core)   # the batch left behind may be full
+            may_move = False
+            continue
+        if result == NO_ROOM and fresh != NULL:
+            open_batch(partition, fresh)
+            fresh = NULL
+            ready = True
+            result = try_append(partition, record, into, index)
+        if result == APPENDED and BATCH_HEADER + into[0].used >= into[0].limit:
+            close_tail(into[0])
+            ready = True
+        partition.gate.unlock()
+        if result == APPENDED:
+            if ready:
+                wake(core)
+            if fresh != NULL:
+                release_held(fresh)
+            if sticky:
+                count_sticky(topic, partition, record)
+            return APPENDED
+        empty_trash(core)
+        fresh = prepare_batch(plane, partition, record, budget)
+
+
+cdef inline void count_sticky(Topic* topic, Partition* partition, Record* record) noexcept nogil:
+    """At twice the quantum a keyless stream moves on even when it leaves a batch half filled (KIP-794)."""
+    cdef int64_t size = payload_size(record) + 8
+    if topic.sticky_produced.fetch_add(size, memory_order_relaxed) + size >= 2 * topic.quantum.load(memory_order_relaxed):
+        move_sticky(topic, partition.index)

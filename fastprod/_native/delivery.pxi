@@ -1,0 +1,529 @@
+# How a batch ends, and who is told: futures that look, callbacks that are run, waiters that are woken.
+#
+# A batch is counted by references: one for the accumulator, one for each future, one while callbacks are due. The I/O
+# thread may drop the last one without the interpreter; then the batch waits in `trash` until somebody holds it.
+
+from cpython.tuple cimport PyTuple_SET_ITEM
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        pass
+    object PyType_GenericAlloc(PyTypeObject* type, Py_ssize_t items)
+    object PyObject_CallOneArg(object function, object argument)
+
+cdef atomic[int64_t] live_batches
+cdef atomic[int64_t] live_futures
+live_batches.store(0)
+live_futures.store(0)
+
+
+cdef Batch* new_batch() noexcept nogil:
+    cdef Batch* batch = new Batch()
+    live_batches.fetch_add(1)
+    batch.refs.store(1)
+    batch.outcome.store(PENDING)
+    batch.waiters.store(0)
+    batch.core = NULL
+    batch.partition = NULL
+    batch.plane = NULL
+    batch.data = NULL
+    batch.capacity = batch.used = batch.charge = batch.raw_size = 0
+    batch.count = 0
+    batch.base_timestamp = batch.max_timestamp = -1
+    batch.created = 0
+    batch.flush_epoch = 0
+    batch.accepts = batch.full = batch.split_product = batch.sealed = False
+    batch.codec = 0
+    batch.body_crc = 0
+    batch.ordinal = batch.span = 0
+    batch.producer_id = -1
+    batch.producer_epoch = -1
+    batch.base_sequence = -1
+    batch.attempts = batch.last_error = 0
+    batch.reached = batch.unknown = batch.ended = batch.in_request = batch.maybe_written = False
+    batch.base_offset = batch.log_append_time = -1
+    batch.elapsed_ms = 0
+    batch.error = batch.record_errors = batch.value = NULL
+    batch.callback_state.store(CALLBACKS_OPEN)
+    return batch
+
+
+cdef inline void retain(Batch* batch) noexcept nogil:
+    batch.refs.fetch_add(1, memory_order_relaxed)
+
+
+cdef inline void release(Batch* batch) noexcept nogil:
+    """Drop a reference without the interpreter."""
+    if batch.refs.fetch_sub(1, memory_order_acq_rel) == 1:
+        batch.core.gate.lock()
+        batch.core.trash.push_back(batch)
+        batch.core.gate.unlock()
+
+
+cdef inline void release_held(Batch* batch) noexcept:
+    """Drop a reference while holding the interpreter."""
+    if batch.refs.fetch_sub(1, memory_order_acq_rel) == 1:
+        destroy(batch)
+
+
+cdef void drop_callbacks(vector[CallbackEntry]& entries) noexcept:
+    cdef size_t i
+    for i in range(entries.size()):
+        Py_XDECREF(entries[i].future)
+        Py_XDECREF(entries[i].function)
+        Py_XDECREF(entries[i].args)
+        Py_XDECREF(entries[i].kwargs)
+    entries.clear()
+
+
+cdef void destroy(Batch* batch) noexcept:
+    cdef size_t i
+    cdef PyObject* plane = batch.plane
+    if batch.data != NULL:
+        free_body(batch)
+    for i in range(batch.children.size()):
+        release_held(batch.children[i].batch)
+    drop_callbacks(batch.callbacks)
+    Py_XDECREF(batch.error)
+    Py_XDECREF(batch.record_errors)
+    Py_XDECREF(batch.value)
+    del batch
+    live_batches.fetch_sub(1)
+    Py_XDECREF(plane)
+
+
+cdef void empty_trash(Core* core) noexcept:
+    cdef vector[Batch*] trash
+    cdef size_t i
+    core.gate.lock()
+    trash.swap(core.trash)
+    core.gate.unlock()
+    for i in range(trash.size()):
+        destroy(trash[i])
+
+
+cdef void tell(Core* core) noexcept nogil:
+    """One byte in event_fd, unless one lies there that nobody has answered yet."""
+    cdef fp_piece piece
+    if core.told.exchange(1) == 0:
+        piece.data = <const unsigned char*>b"!"
+        piece.size = 1
+        fp_write(core.event_fd, &piece, 1)
+
+
+cdef inline cbool settled(Batch* batch) noexcept nogil:
+    return batch.callback_state.load() == CALLBACKS_FINISHED
+
+
+cdef void end_batch(Batch* batch, int outcome) noexcept nogil:
+    """Publish how the batch ended. The caller has claimed it (`ended`, under the partition's lock) and written the
+    fields of the outcome; a callback registered from now on finds it ended or is found by whoever runs them."""
+    cdef Core* core = batch.core
+    cdef cbool due
+    batch.gate.lock()
+    batch.outcome.store(outcome)
+    due = not batch.callbacks.empty()
+    batch.callback_state.store(CALLBACKS_DUE if due else CALLBACKS_FINISHED)
+    batch.gate.unlock()
+    core.gate.lock()
+    core.records_ended += batch.count
+    core.bytes_ended += batch.raw_size if batch.sealed else batch.used
+    if outcome == SUCCEEDED:
+        core.records_acked += batch.count
+    else:
+        core.records_failed += batch.count
+        batch.partition.topic.records_failed += batch.count
+    if due:
+        retain(batch)
+        core.due.push_back(batch)
+    core.gate.unlock()
+    if due:
+        core.pool_gate.lock()
+        core.owed += batch.charge
+        core.pool_gate.unlock()
+        tell(core)
+    else:
+        settle(batch)
+
+
+cdef void settle(Batch* batch) noexcept nogil:
+    """The batch ended and its callbacks have run: wake who waits for it."""
+    cdef Core* core = batch.core
+    cdef int64_t left
+    core.done_gate.lock()
+    left = core.incomplete[batch.flush_epoch] - 1
+    if left:
+        core.incomplete[batch.flush_epoch] = left
+    else:
+        core.incomplete.erase(batch.flush_epoch)
+    core.done_gate.unlock()
+    if batch.waiters.load() or core.flush_waiters.load():
+        core.done.notify_all()
+
+
+cdef void wait_for_end(Core* core, Batch* batch, int64_t nanos) noexcept nogil:
+    cdef unique_lock[mutex]* held = new unique_lock[mutex](core.done_gate)
+    if not settled(batch):
+        core.done.wait_for(held[0], nanoseconds(nanos))
+    del held
+
+
+cdef object new_metadata(Batch* batch, FutureRecordMetadata future, int32_t index):
+    cdef object metadata, topic, number, pair_, offset, timestamp, key_size, value_size, header_size, checksum
+    if batch.value != NULL:
+        return <object>batch.value
+    pair_ = <object>batch.partition.topic_partition
+    topic = pair_[0]
+    number = <object>batch.partition.number
+    offset = batch.base_offset + index if batch.base_offset >= 0 else -1
+    timestamp = batch.log_append_time if batch.log_append_time >= 0 else future.timestamp
+    key_size = future.key_size
+    value_size = future.value_size
+    header_size = future.header_size
+    checksum = None
+    metadata = PyType_GenericAlloc(<PyTypeObject*>RecordMetadata, 9)
+    Py_INCREF(topic)
+    PyTuple_SET_ITEM(metadata, 0, topic)
+    Py_INCREF(number)
+    PyTuple_SET_ITEM(metadata, 1, number)
+    Py_INCREF(pair_)
+    PyTuple_SET_ITEM(metadata, 2, pair_)
+    Py_INCREF(offset)
+    PyTuple_SET_ITEM(metadata, 3, offset)
+    Py_INCREF(timestamp)
+    PyTuple_SET_ITEM(metadata, 4, timestamp)
+    Py_INCREF(checksum)
+    PyTuple_SET_ITEM(metadata, 5, checksum)
+    Py_INCREF(key_size)
+    PyTuple_SET_ITEM(metadata, 6, key_size)
+    Py_INCREF(value_size)
+    PyTuple_SET_ITEM(metadata, 7, value_size)
+    Py_INCREF(header_size)
+    PyTuple_SET_ITEM(metadata, 8, header_size)
+    return metadata
+
+
+cdef object failure_of(Batch* batch, int32_t index):
+    """The exception of a failed batch (of one record of it), the same object for everybody who asks."""
+    cdef object error, chosen
+    cdef PyObject* mine
+    cdef int outcome = batch.outcome.load()
+    if batch.record_errors != NULL:
+        chosen = (<dict>batch.record_errors).get(index)
+        if chosen is not None:
+            return chosen
+    if batch.error != NULL:
+        return <object>batch.error
+    topic, number = <object>batch.partition.topic_partition
+    if outcome == EXPIRED:
+        error = failures.expired(topic, number, batch.count, batch.elapsed_ms,
+                                 batch.core.delivery_timeout / 1e6, batch.last_error, batch.maybe_written)
+    elif outcome == OUT_OF_ORDER:
+        error = failures.behind_a_failed_batch(topic, number)
+    else:
+        error = failures.partition_vanished(topic, number, batch.partition.topic.partitions.size())
+    Py_INCREF(error)
+    mine = <PyObject*>error
+    batch.gate.lock()
+    if batch.error == NULL:
+        batch.error = mine
+        mine = NULL
+    batch.gate.unlock()
+    Py_XDECREF(mine)
+    return <object>batch.error
+
+
+cdef void call_back(CallbackEntry* entry, Batch* batch) noexcept:
+    """Call one registered function, if it is for this outcome; what it raises is logged and goes no further."""
+    cdef bint succeeded = batch.outcome.load() == SUCCEEDED
+    cdef FutureRecordMetadata future = <FutureRecordMetadata>entry.future
+    if entry.kind == (1 if succeeded else 0):
+        return
+    try:
+        value = new_metadata(batch, future, entry.index) if succeeded else failure_of(batch, entry.index)
+        if entry.args == NULL and entry.kwargs == NULL:
+            PyObject_CallOneArg(<object>entry.function, value)
+        else:
+            (<object>entry.function)(*(<object>entry.args if entry.args != NULL else ()), value,
+                                     **(<object>entry.kwargs if entry.kwargs != NULL else {}))
+    except BaseException:
+        # A callback must not take the producer with it, not even by SystemExit.
+        log.exception("a delivery callback raised; the record's outcome stands")
+
+
+cdef cbool by_index(const CallbackEntry& a, const CallbackEntry& b) noexcept nogil:
+    return a.index < b.index
+
+
+cdef void sort_callbacks(vector[CallbackEntry]& entries) noexcept nogil:
+    cdef size_t i
+    for i in range(1, entries.size()):
+        if entries[i].index < entries[i - 1].index:
+            stable_sort(entries.begin(), entries.end(), &by_index)
+            return
+
+
+cdef void run_due(Batch* batch) noexcept:
+    """Run the callbacks of an ended batch, in record order, until none is left; then wake its waiters."""
+    cdef vector[CallbackEntry] entries
+    cdef size_t i
+    cdef int64_t began = now_ns()
+    while True:
+        batch.gate.lock()
+        entries.swap(batch.callbacks)
+        if entries.empty():
+            batch.callback_state.store(CALLBACKS_FINISHED)
+        batch.gate.unlock()
+        if entries.empty():
+            break
+        sort_callbacks(entries)
+        for i in range(entries.size()):
+            call_back(&entries[i], batch)
+        drop_callbacks(entries)
+    batch.core.pool_gate.lock()
+    batch.core.owed -= batch.charge
+    batch.core.pool_gate.unlock()
+    batch.core.pool_freed.notify_all()
+    if now_ns() - began > SECOND:
+        log.warning("the delivery callbacks of one batch took %.1f s; they delay other callbacks and decisions",
+                    (now_ns() - began) / 1e9)
+    settle(batch)
+    release_held(batch)
+
+
+cdef inline Batch* leaf_of(Batch* batch, int32_t* index) noexcept nogil:
+    """The batch that decides record `index` of `batch` now: itself, or a child once it was split."""
+    cdef size_t i
+    while batch.outcome.load() == SPLIT:
+        i = batch.children.size() - 1
+        while batch.children[i].first > index[0]:
+            i -= 1
+        index[0] -= batch.children[i].first
+        batch = batch.children[i].batch
+    return batch
+
+
+cdef class FutureRecordMetadata:
+    """What `send` returns: the outcome of one record.
+
+    `is_done` (bool), `value` (RecordMetadata or None) and `exception` (or None) are attributes. Callbacks run in
+    record order on the producer's network thread, or at once, on the registering thread, when the record's batch is
+    done. The future keeps the outcome of its batch, never its bytes.
+    """
+    cdef Batch* batch
+    cdef int64_t timestamp
+    cdef int32_t index
+    cdef int32_t key_size
+    cdef int32_t value_size
+    cdef int32_t header_size
+
+    def __cinit__(self):
+        self.batch = NULL
+        live_futures.fetch_add(1, memory_order_relaxed)
+
+    def __init__(self):
+        raise TypeError("FutureRecordMetadata is made by KafkaProducer.send()")
+
+    def __dealloc__(self):
+        live_futures.fetch_sub(1, memory_order_relaxed)
+        if self.batch != NULL:
+            release_held(self.batch)
+
+    @staticmethod
+    def failed_with(topic: str, partition: int, error: BaseException) -> FutureRecordMetadata:
+        """A future that has already failed with `error`."""
+        cdef FutureRecordMetadata future = FutureRecordMetadata.__new__(FutureRecordMetadata)
+        future.batch = detached(FAILED, None, error)
+        return future
+
+    cdef Batch* leaf(self, int32_t* index) noexcept:
+        index[0] = self.index
+        return leaf_of(self.batch, index)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the record was acknowledged or has failed."""
+        cdef int32_t index
+        return self.leaf(&index).outcome.load() != PENDING
+
+    @property
+    def value(self):
+        """The RecordMetadata once acknowledged, else None."""
+        cdef int32_t index
+        cdef Batch* batch = self.leaf(&index)
+        return new_metadata(batch, self, index) if batch.outcome.load() == SUCCEEDED else None
+
+    @property
+    def exception(self):
+        """The error once failed, else None. The records of one batch share it."""
+        cdef int32_t index
+        cdef Batch* batch = self.leaf(&index)
+        return failure_of(batch, index) if batch.outcome.load() > SUCCEEDED else None
+
+    def succeeded(self) -> bool:
+        """Whether the record was acknowledged."""
+        cdef int32_t index
+        return self.leaf(&index).outcome.load() == SUCCEEDED
+
+    def failed(self) -> bool:
+        """Whether the record has failed."""
+        cdef int32_t index
+        return self.leaf(&index).outcome.load() > SUCCEEDED
+
+    def retriable(self) -> bool:
+        """Whether the record has failed with an error that sending it again may mend."""
+        return bool(getattr(self.exception, "retriable", False))
+
+    def get(self, timeout=None):
+        """The RecordMetadata; waits up to `timeout` seconds (None: without bound) for it.
+
+        Raises the record's error, or KafkaTimeoutError when it is not done in time (it is still on its way then).
+        """
+        cdef int32_t index
+        cdef Batch* batch = self.leaf(&index)
+        if not settled(batch):
+            batch = self.awaited(timeout, &index)
+        if batch.outcome.load() == SUCCEEDED:
+            return new_metadata(batch, self, index)
+        raise failure_of(batch, index)
+
+    cdef Batch* awaited(self, timeout, int32_t* index) except NULL:
+        cdef int64_t deadline = NEVER, left
+        cdef Batch* batch = self.leaf(index)
+        cdef DataPlane plane = <DataPlane>batch.plane
+        cdef bint inside = plane.on_control_thread()
+        if timeout is not None:
+            deadline = now_ns() + <int64_t>(min(max(float(timeout), 0.0), 1e9) * 1e9)
+        while True:
+            batch = self.leaf(index)
+            if settled(batch) or (inside and batch.outcome.load() != PENDING):
+                return batch
+            left = min(deadline - now_ns(), SIGNAL_SLICE)
+            if left <= 0:
+                raise failures.not_done_in_time(timeout)
+            if inside:
+                plane.engine.pump(left / 1e9)
+                continue
+            retain(batch)
+            batch.waiters.fetch_add(1)
+            with nogil:
+                wait_for_end(batch.core, batch, left)
+            batch.waiters.fetch_sub(1)
+            release_held(batch)
+
+    def add_callback(self, function, *args, **kwargs):
+        """Call `function(*args, record_metadata, **kwargs)` once the record is acknowledged. Returns the future."""
+        self.register(0, function, args, kwargs)
+        return self
+
+    def add_errback(self, function, *args, **kwargs):
+        """Call `function(*args, error, **kwargs)` once the record has failed. Returns the future."""
+        self.register(1, function, args, kwargs)
+        return self
+
+    def add_both(self, function, *args, **kwargs):
+        """Call `function(*args, metadata_or_error, **kwargs)` once the record is done. Returns the future."""
+        self.register(2, function, args, kwargs)
+        return self
+
+    cdef int register(self, int kind, function, tuple args, dict kwargs) except -1:
+        cdef CallbackEntry entry
+        cdef Batch* batch
+        cdef bint kept
+        if not callable(function):
+            raise TypeError(f"a callback must be callable, not {type(function).__name__}: {function!r:.80}")
+        entry.kind = kind
+        entry.function = <PyObject*>function
+        entry.args = <PyObject*>args if args else NULL
+        entry.kwargs = <PyObject*>kwargs if kwargs else NULL
+        entry.future = <PyObject*>self
+        Py_INCREF(self)
+        Py_INCREF(function)
+        if args:
+            Py_INCREF(args)
+        if kwargs:
+            Py_INCREF(kwargs)
+        while True:
+            batch = self.leaf(&entry.index)
+            batch.gate.lock()
+            kept = batch.callback_state.load() != CALLBACKS_FINISHED
+            if kept:
+                batch.callbacks.push_back(entry)
+            batch.gate.unlock()
+            if kept:
+                return 0
+            if batch.outcome.load() != SPLIT:
+                break
+        call_back(&entry, batch)
+        Py_DECREF(self)
+        Py_DECREF(function)
+        if args:
+            Py_DECREF(args)
+        if kwargs:
+            Py_DECREF(kwargs)
+        return 0
+
+    def chain(self, future):
+        """Let `future` end as this one does. Returns this future."""
+        self.add_callback(future.success)
+        self.add_errback(future.failure)
+        return self
+
+    def success(self, value):
+        """End this future by hand with `value`; whatever becomes of the record no longer touches it."""
+        self.resolve(detached(SUCCEEDED, value, None))
+        return self
+
+    def failure(self, error):
+        """End this future by hand with `error` (an exception or an exception class)."""
+        self.resolve(detached(FAILED, None, error() if isinstance(error, type) else error))
+        return self
+
+    cdef int resolve(self, Batch* outcome) except -1:
+        cdef vector[CallbackEntry] mine
+        cdef size_t i, kept = 0
+        cdef int32_t index
+        cdef Batch* batch = self.leaf(&index)
+        cdef Batch* old = self.batch
+        if batch.outcome.load() != PENDING:
+            release_held(outcome)
+            raise errors.IllegalStateError("This future is already complete; success() and failure() come too late.")
+        batch.gate.lock()
+        for i in range(batch.callbacks.size()):
+            if batch.callbacks[i].future == <PyObject*>self:
+                mine.push_back(batch.callbacks[i])
+            else:
+                batch.callbacks[kept] = batch.callbacks[i]
+                kept += 1
+        batch.callbacks.resize(kept)
+        batch.gate.unlock()
+        self.batch = outcome
+        self.index = 0
+        for i in range(mine.size()):
+            call_back(&mine[i], outcome)
+        drop_callbacks(mine)
+        release_held(old)
+        return 0
+
+    def __repr__(self) -> str:
+        state = "succeeded" if self.succeeded() else "failed" if self.failed() else "pending"
+        return f"<FutureRecordMetadata {state}>"
+
+
+cdef Batch* detached(int outcome, value, error) except NULL:
+    """An outcome of its own, for a future that no batch decides."""
+    cdef Batch* batch = new_batch()
+    batch.outcome.store(outcome)
+    batch.callback_state.store(CALLBACKS_FINISHED)
+    if outcome == SUCCEEDED:
+        Py_INCREF(value)
+        batch.value = <PyObject*>value
+    else:
+        Py_INCREF(error)
+        batch.error = <PyObject*>error
+    return batch
+
+
+def live_objects() -> dict:
+    """How many batches and futures exist in this process: what leak tests look at."""
+    return {"batches": live_batches.load(), "futures": live_futures.load()}

@@ -1,0 +1,430 @@
+# The I/O thread: drain, seal, write, read, and everything that is due by the clock. It enters the interpreter only to
+# compress with a package codec; everything else goes on while Python computes.
+
+
+# --- Seal ----------------------------------------------------------------------------------------------------------
+
+cdef int compress_sealed(Core* core, Batch* batch) noexcept with gil:
+    """Replace the body by its compressed form where that is smaller. 0, or -1: the batch's `error` is set."""
+    cdef bytes body
+    try:
+        body = compressed_body(<object>core.compress, batch.data, batch.used)
+        if body is None:
+            batch.codec = 0
+            return 0
+        memcpy(batch.data, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+        batch.used = PyBytes_GET_SIZE(body)
+        return 0
+    except BaseException as error:
+        Py_INCREF(error)
+        batch.error = <PyObject*>error
+        return -1
+
+
+cdef cbool seal(Core* core, Batch* batch) noexcept nogil:
+    """Make the body what goes over the wire, once. False: it could not be compressed, the batch has ended."""
+    if batch.sealed:
+        return True
+    batch.raw_size = batch.used
+    batch.sealed = True
+    if batch.codec and compress_sealed(core, batch) < 0:
+        abandon_unsent(core, batch)
+        return False
+    batch.body_crc = crc_of(0, batch.data, batch.used)
+    return True
+
+
+cdef void abandon_unsent(Core* core, Batch* batch) noexcept nogil:
+    """A batch that was stamped a moment ago fails before it was ever sent: its sequence is not consumed."""
+    cdef Partition* partition = batch.partition
+    cdef cbool claimed
+    partition.gate.lock()
+    remove_from(partition.in_flight, batch)
+    batch.in_request = False
+    if batch.producer_id >= 0:
+        partition.next_sequence = batch.base_sequence
+    claimed = not batch.ended
+    batch.ended = True
+    partition.gate.unlock()
+    if claimed:
+        end_batch(batch, FAILED)
+    free_body(batch)
+    release(batch)
+
+
+# --- Drain ---------------------------------------------------------------------------------------------------------
+
+cdef cbool by_topic(Batch* const& a, Batch* const& b) noexcept nogil:
+    return <size_t>a.partition.topic < <size_t>b.partition.topic
+
+
+cdef void gather(Core* core, Outbox* outbox, int64_t now, int64_t* when, vector[Batch*]& batches) noexcept nogil:
+    """Take what may leave for this broker: at most one batch a partition, as much as max_request_size allows, the
+    first in any case; begin where the last request ended, so that nobody starves."""
+    cdef size_t count = outbox.partitions.size(), step, at, room = 0, size, total = 0
+    cdef Partition* partition
+    cdef Batch* batch
+    cdef cbool too_large = False
+    for step in range(count):
+        at = (outbox.rotate + step) % count
+        partition = outbox.partitions[at]
+        partition.gate.lock()
+        batch = leaving(core, partition, outbox, now, room, when, &too_large)
+        partition.gate.unlock()
+        if too_large:
+            outbox.rotate = at
+            return
+        if batch == NULL:
+            continue
+        size = batch.used
+        if not seal(core, batch):
+            continue
+        batches.push_back(batch)
+        total += BATCH_HEADER + batch.used
+        room = core.max_request_size - total if total < core.max_request_size else 1
+        if room == 1:
+            outbox.rotate = (at + 1) % count
+            return
+    if count:
+        outbox.rotate = (outbox.rotate + 1) % count
+
+
+cdef Request* build_request(Core* core, Outbox* outbox, vector[Batch*]& batches, int64_t now) noexcept nogil:
+    cdef Request* request = new Request()
+    cdef vector[WireBatch] wire
+    cdef WireBatch part
+    cdef Batch* batch
+    cdef Topic* topic
+    cdef size_t i
+    stable_sort(batches.begin(), batches.end(), &by_topic)
+    request.version = outbox.version
+    request.correlation_id = outbox.next_correlation_id
+    request.segment_at = request.segment_offset = 0
+    outbox.next_correlation_id = (outbox.next_correlation_id + 1) & 0x7FFFFFFF
+    core.gate.lock()   # topic ids are written by the control thread
+    for i in range(batches.size()):
+        topic = batches[i].partition.topic
+        request.topic_ids.push_back(topic.id)
+        if topic.id.size() != 16 and request.version >= TOPIC_IDS_FROM:
+            request.version = TOPIC_IDS_FROM - 1
+    core.gate.unlock()
+    for i in range(batches.size()):
+        batch = batches[i]
+        topic = batch.partition.topic
+        part.topic = topic.name.data()
+        part.topic_size = topic.name.size()
+        part.topic_id = <const unsigned char*>request.topic_ids[i].data()
+        part.partition = batch.partition.index
+        part.body = batch.data
+        part.body_size = batch.used
+        put_batch_header(part.header, batch.used, batch.body_crc, batch.codec, batch.count, batch.base_timestamp,
+                         batch.max_timestamp, batch.producer_id, batch.producer_epoch, batch.base_sequence)
+        wire.push_back(part)
+    write_request(request, core.client_id, core.acks, <int32_t>(core.request_timeout // MILLISECOND), wire)
+    request.batches = batches
+    request.sent_at = now
+    request.deadline = now + core.request_timeout
+    count_request(core, outbox, request, now)
+    return request
+
+
+cdef void count_request(Core* core, Outbox* outbox, Request* request, int64_t now) noexcept nogil:
+    cdef Batch* batch
+    cdef Topic* topic
+    cdef size_t i
+    outbox.requests += 1
+    outbox.request_size_max = max(outbox.request_size_max, <double>request.size)
+    core.request_size_max = max(core.request_size_max, <double>request.size)
+    core.gate.lock()
+    for i in range(request.batches.size()):
+        batch = request.batches[i]
+        topic = batch.partition.topic
+        core.batches_sent += 1
+        core.records_sent += batch.count
+        topic.records_sent += batch.count
+        core.batch_bytes += BATCH_HEADER + batch.used
+        topic.batch_bytes += BATCH_HEADER + batch.used
+        core.batch_size_max = max(core.batch_size_max, <double>(BATCH_HEADER + batch.used))
+        core.uncompressed_bytes += BATCH_HEADER + batch.raw_size
+        topic.uncompressed_bytes += BATCH_HEADER + batch.raw_size
+        core.compressed_bytes += BATCH_HEADER + batch.used
+        topic.compressed_bytes += BATCH_HEADER + batch.used
+        if batch.attempts > 1:
+            core.records_retried += batch.count
+            topic.records_retried += batch.count
+        else:
+            core.queue_time += (now - batch.created) / 1e6
+            core.queue_time_max = max(core.queue_time_max, (now - batch.created) / 1e6)
+    core.gate.unlock()
+
+
+cdef void serve(Core* core, Outbox* outbox, int64_t now, int64_t* when) noexcept nogil:
+    """Write as many requests as this connection may have in flight."""
+    cdef vector[Batch*] batches
+    while (outbox.fd >= 0 and outbox.writing == NULL and outbox.in_flight.size() < <size_t>core.max_in_flight):
+        if now < outbox.throttled_until:
+            when[0] = min(when[0], outbox.throttled_until)
+            return
+        batches.clear()
+        gather(core, outbox, now, when, batches)
+        if batches.empty():
+            return
+        outbox.last_use = now
+        outbox.writing = build_request(core, outbox, batches, now)
+        write_some(core, outbox, now)
+
+
+# --- The clock -----------------------------------------------------------------------------------------------------
+
+cdef void count_waiting(vector[Batch*]& batches, int64_t now, int64_t timeout, vector[Batch*]& over,
+                        int64_t* next_) noexcept nogil:
+    cdef size_t i
+    for i in range(batches.size()):
+        if batches[i].ended:
+            continue
+        if batches[i].created + timeout <= now:
+            over.push_back(batches[i])
+        else:
+            next_[0] = min(next_[0], batches[i].created + timeout)
+
+
+cdef void expire_partition(Core* core, Partition* partition, int64_t now, int64_t* next_) noexcept nogil:
+    """End what is older than delivery_timeout_ms, oldest first: in flight and parked ones keep their place and their
+    bytes until their request ends; queued ones go, and leave a trace only if they were stamped."""
+    cdef vector[Batch*] over
+    cdef vector[Batch*] gone
+    cdef Batch* batch
+    cdef size_t i
+    partition.gate.lock()
+    count_waiting(partition.in_flight, now, core.delivery_timeout, over, next_)
+    count_waiting(partition.parked, now, core.delivery_timeout, over, next_)
+    stable_sort(over.begin(), over.end(), &by_ordinal)
+    while not partition.queue.empty():
+        batch = partition.queue.front()
+        if batch.created + core.delivery_timeout > now:
+            next_[0] = min(next_[0], batch.created + core.delivery_timeout)
+            break
+        partition.queue.pop_front()
+        batch.accepts = False
+        over.push_back(batch)
+        gone.push_back(batch)
+        if batch.producer_id >= 0:
+            lose_stamped(partition, batch, batch.unknown)
+    partition.queue_length.store(<int>partition.queue.size(), memory_order_relaxed)
+    for i in range(over.size()):
+        over[i].ended = True
+        over[i].elapsed_ms = (now - over[i].created) / 1e6
+        over[i].maybe_written = over[i].unknown or over[i].reached or over[i].in_request
+        if over[i].attempts == 0:
+            over[i].maybe_written = False
+    partition.gate.unlock()
+    for i in range(over.size()):
+        end_batch(over[i], EXPIRED)
+    for i in range(gone.size()):
+        free_body(gone[i])
+        release(gone[i])
+
+
+cdef cbool by_ordinal(Batch* const& a, Batch* const& b) noexcept nogil:
+    return a.ordinal < b.ordinal
+
+
+cdef void lose_stamped(Partition* partition, Batch* batch, cbool unknown) noexcept nogil:
+    """A stamped batch ends without being acknowledged: it may be in the log, or there is a gap where it should be.
+    The partition's lock is held."""
+    if batch.producer_id != partition.producer_id or batch.producer_epoch != partition.producer_epoch:
+        return   # of an identity that is left behind already
+    if unknown:
+        partition.unresolved = <int32_t>((<uint32_t>last_sequence(batch) + 1) & 0x7FFFFFFFU)
+        partition.unresolved_ordinal = max(partition.unresolved_ordinal, batch.ordinal)
+    else:
+        partition.broken = True
+
+
+cdef void expire(Core* core, int64_t now) noexcept nogil:
+    cdef size_t i
+    if now < core.next_expiry:
+        return
+    core.next_expiry = now + core.delivery_timeout
+    for i in range(core.active.size()):
+        expire_partition(core, core.active[i], now, &core.next_expiry)
+
+
+cdef void check_connection(Core* core, Outbox* outbox, int64_t now, int64_t* when) noexcept nogil:
+    """Close a connection whose oldest request has no answer in time, or that nobody needs."""
+    cdef int64_t deadline
+    if outbox.fd < 0:
+        return
+    if outbox.in_flight.empty() and outbox.writing == NULL:
+        deadline = outbox.last_use + core.max_idle
+        if now >= deadline:
+            lose_connection(core, outbox, 0, string(b"idle for connections_max_idle_ms"))
+            return
+    else:
+        deadline = outbox.in_flight.front().deadline if not outbox.in_flight.empty() else outbox.writing.deadline
+        if now >= deadline:
+            lose_connection(core, outbox, REQUEST_TIMED_OUT, string(b"no answer within request_timeout_ms"))
+            return
+    when[0] = min(when[0], deadline)
+
+
+# --- Who is to be served -------------------------------------------------------------------------------------------
+
+cdef void admit(Core* core) noexcept nogil:
+    """Take in partitions that became active and leaders that changed; sort all by leader."""
+    cdef vector[Partition*] arrivals
+    cdef cbool resort = core.routes_changed.exchange(0) != 0
+    cdef pair[int, Outbox*] entry
+    cdef size_t i
+    core.gate.lock()
+    arrivals.swap(core.arrivals)
+    core.gate.unlock()
+    for i in range(arrivals.size()):
+        core.active.push_back(arrivals[i])
+        core.next_expiry = min(core.next_expiry, now_ns() + core.delivery_timeout)
+        if not resort:
+            place(core, arrivals[i])
+    if resort:
+        for entry in core.outboxes:
+            entry.second.partitions.clear()
+        core.homeless.clear()
+        for i in range(core.active.size()):
+            place(core, core.active[i])
+
+
+cdef void place(Core* core, Partition* partition) noexcept nogil:
+    cdef int leader = partition.leader.load()
+    if leader < 0:
+        core.homeless.push_back(partition)
+    else:
+        outbox_for(core, leader).partitions.push_back(partition)
+
+
+cdef void retire(Core* core) noexcept nogil:
+    """Forget partitions that have nothing to send and nothing under way."""
+    cdef size_t i, kept = 0
+    cdef Partition* partition
+    cdef cbool gone
+    for i in range(core.active.size()):
+        partition = core.active[i]
+        partition.gate.lock()
+        gone = partition.queue.empty() and partition.in_flight.empty() and partition.parked.empty()
+        if gone:
+            partition.active = False
+        partition.gate.unlock()
+        if not gone:
+            core.active[kept] = partition
+            kept += 1
+    if kept != core.active.size():
+        core.active.resize(kept)
+        core.routes_changed.store(1)
+
+
+cdef cbool has_queued(vector[Partition*]& partitions) noexcept nogil:
+    cdef size_t i
+    for i in range(partitions.size()):
+        if partitions[i].queue_length.load(memory_order_relaxed):
+            return True
+    return False
+
+
+cdef void report_needs(Core* core) noexcept nogil:
+    """Tell the control plane, once each, which brokers need a connection and which topics a leader."""
+    cdef Event event
+    cdef pair[int, Outbox*] entry
+    cdef size_t i
+    for entry in core.outboxes:
+        if entry.second.fd < 0 and not entry.second.connection_asked and has_queued(entry.second.partitions):
+            entry.second.connection_asked = True
+            clear_event(&event, C_NEED_CONNECTION)
+            event.node = entry.first
+            push_event(core, event)
+    for i in range(core.homeless.size()):
+        if core.homeless[i].queue_length.load() and not core.homeless[i].topic.leaderless_told.exchange(1):
+            clear_event(&event, C_NO_LEADER)
+            event.topic = core.homeless[i].topic
+            push_event(core, event)
+
+
+cdef void obey(Core* core, int64_t now) noexcept nogil:
+    """Carry out what the control plane asked for."""
+    cdef vector[Command] commands
+    cdef Outbox* outbox
+    cdef size_t i
+    core.gate.lock()
+    commands.swap(core.commands)
+    core.gate.unlock()
+    for i in range(commands.size()):
+        outbox = outbox_for(core, commands[i].node)
+        if commands[i].kind == COMMAND_ATTACH:
+            attach_connection(core, outbox, commands[i].fd, commands[i].version, now)
+        elif commands[i].kind == COMMAND_DETACH:
+            lose_connection(core, outbox, 0, commands[i].reason)
+        else:
+            outbox.connection_asked = False
+
+
+# --- The loop ------------------------------------------------------------------------------------------------------
+
+cdef void sleep_until(Core* core, int64_t when, vector[fp_pollfd]& fds, vector[Outbox*]& owners) noexcept nogil:
+    """Wait for a socket, for `when`, or for somebody who wakes us."""
+    cdef pair[int, Outbox*] entry
+    cdef fp_pollfd fd
+    cdef int64_t nanos
+    fds.clear()
+    owners.clear()
+    fd.fd = core.wake_read
+    fd.events = POLLIN
+    fd.revents = 0
+    fds.push_back(fd)
+    for entry in core.outboxes:
+        if entry.second.fd >= 0:
+            fd.fd = entry.second.fd
+            fd.events = <short>(POLLIN | (POLLOUT if entry.second.writing != NULL else 0))
+            fds.push_back(fd)
+            owners.push_back(entry.second)
+    core.sleeping.store(1)
+    nanos = 0 if core.work.load() or core.stopping.load() else (-1 if when == NEVER else max(when - now_ns(), <int64_t>0))
+    fp_poll(fds.data(), fds.size(), nanos)
+    core.sleeping.store(0)
+
+
+cdef void run_io(void* argument) noexcept nogil:
+    cdef Core* core = <Core*>argument
+    cdef vector[fp_pollfd] fds
+    cdef vector[Outbox*] owners
+    cdef unsigned char scratch[64]
+    cdef pair[int, Outbox*] entry
+    cdef int64_t now, when, next_retire = 0
+    cdef size_t i
+    while not core.stopping.load():
+        core.work.store(0)
+        now = now_ns()
+        when = NEVER
+        obey(core, now)
+        admit(core)
+        expire(core, now)
+        for entry in core.outboxes:
+            check_connection(core, entry.second, now, &when)
+        for entry in core.outboxes:
+            serve(core, entry.second, now, &when)
+        report_needs(core)
+        if now >= next_retire:
+            retire(core)
+            next_retire = now + SECOND
+        if not core.active.empty():
+            when = min(when, min(core.next_expiry, next_retire))
+        sleep_until(core, when, fds, owners)
+        if fds[0].revents:
+            while fp_read(core.wake_read, scratch, sizeof(scratch)) == <ptrdiff_t>sizeof(scratch):
+                pass
+        now = now_ns()
+        for i in range(owners.size()):
+            if fds[i + 1].revents == 0 or owners[i].fd < 0:
+                continue
+            if owners[i].writing != NULL and fds[i + 1].revents & POLLOUT:
+                write_some(core, owners[i], now)
+            if fds[i + 1].revents & ~POLLOUT:
+                read_some(core, owners[i], now)
+    for entry in core.outboxes:
+        lose_connection(core, entry.second, 0, string(b"the producer is closing"))

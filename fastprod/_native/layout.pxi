@@ -1,0 +1,498 @@
+# Names, numbers and structures that everything below shares. No behaviour.
+
+import logging
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from libc.stdint cimport (
+    INT32_MAX, INT64_MAX, INT64_MIN,
+    int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
+)
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset, strlen
+from libcpp cimport bool as cbool
+from libcpp.algorithm cimport stable_sort
+from libcpp.deque cimport deque
+from libcpp.string cimport string
+from libcpp.unordered_map cimport unordered_map
+from libcpp.utility cimport pair
+from libcpp.vector cimport vector
+
+from fastprod import errors, failures
+from fastprod.types import RecordMetadata, TopicPartition
+
+cdef extern from "<mutex>" namespace "std" nogil:
+    cppclass mutex:
+        void lock() noexcept
+        cbool try_lock() noexcept
+        void unlock() noexcept
+
+    cppclass unique_lock[T]:
+        unique_lock(T&) noexcept
+
+cdef extern from "<chrono>" namespace "std::chrono" nogil:
+    cppclass nanoseconds:
+        nanoseconds(int64_t)
+        int64_t count()
+
+    cppclass time_point:
+        nanoseconds time_since_epoch()
+
+    nanoseconds as_nanoseconds "std::chrono::duration_cast<std::chrono::nanoseconds>"(nanoseconds)
+    time_point steady_now "std::chrono::steady_clock::now"()
+    time_point system_now "std::chrono::system_clock::now"()
+
+cdef extern from "<condition_variable>" namespace "std" nogil:
+    cppclass condition_variable:
+        void notify_all() noexcept
+        void wait_for(unique_lock[mutex]&, const nanoseconds&) noexcept
+
+cdef extern from "<atomic>" namespace "std" nogil:
+    cdef enum memory_order:
+        memory_order_relaxed
+        memory_order_acquire
+        memory_order_release
+        memory_order_acq_rel
+        memory_order_seq_cst
+
+    cppclass atomic[T]:
+        atomic()
+        T load() noexcept
+        T load(memory_order) noexcept
+        void store(T) noexcept
+        void store(T, memory_order) noexcept
+        T exchange(T) noexcept
+        T fetch_add(T) noexcept
+        T fetch_add(T, memory_order) noexcept
+        T fetch_sub(T) noexcept
+        T fetch_sub(T, memory_order) noexcept
+
+cdef extern from "<thread>" namespace "std" nogil:
+    cppclass thread:
+        thread(void (*)(void*) noexcept nogil, void*) except +
+        void join() noexcept
+
+cdef extern from "<cstring>" nogil:
+    void* memmove(void*, const void*, size_t)
+
+
+# Offsets in a record batch, format v2 (Kafka protocol guide, "Record Batch").
+cdef enum:
+    BASE_OFFSET_AT = 0
+    BATCH_LENGTH_AT = 8
+    LEADER_EPOCH_AT = 12
+    MAGIC_AT = 16
+    CRC_AT = 17
+    ATTRIBUTES_AT = 21
+    LAST_OFFSET_DELTA_AT = 23
+    BASE_TIMESTAMP_AT = 27
+    MAX_TIMESTAMP_AT = 35
+    PRODUCER_ID_AT = 43
+    PRODUCER_EPOCH_AT = 51
+    BASE_SEQUENCE_AT = 53
+    RECORD_COUNT_AT = 57
+    BATCH_HEADER = 61
+    # What a record takes at most beside its framed key, value and headers:
+    # length 5, attributes 1, timestamp delta 10, offset delta 5.
+    RECORD_OVERHEAD = 21
+
+# What take_events() yields.
+cdef enum:
+    C_NEED_CONNECTION = 1
+    C_CONNECTION_LOST = 2
+    C_PARKED = 3
+    C_NO_LEADER = 4
+    C_NEED_EPOCH = 5
+
+EVENT_NEED_CONNECTION = C_NEED_CONNECTION
+EVENT_CONNECTION_LOST = C_CONNECTION_LOST
+EVENT_PARKED = C_PARKED
+EVENT_NO_LEADER = C_NO_LEADER
+EVENT_NEED_EPOCH = C_NEED_EPOCH
+
+cdef enum:
+    C_DEFAULT = 0
+    C_ROUND_ROBIN = 1
+    C_STICKY = 2
+    C_RANDOM = 3
+    C_MURMUR2 = 4
+    C_CRC32 = 5
+    C_CUSTOM = 6
+
+PARTITION_DEFAULT = C_DEFAULT
+PARTITION_ROUND_ROBIN = C_ROUND_ROBIN
+PARTITION_STICKY = C_STICKY
+PARTITION_RANDOM = C_RANDOM
+PARTITION_MURMUR2 = C_MURMUR2
+PARTITION_CRC32 = C_CRC32
+PARTITION_CUSTOM = C_CUSTOM
+
+# Error codes the data plane itself reports for a lost connection (Kafka protocol guide, "Error Codes").
+cdef enum:
+    REQUEST_TIMED_OUT = 7
+    NETWORK_EXCEPTION = 13
+
+# How a batch ended. The exception of a failure that the I/O thread decides is built when somebody looks.
+cdef enum:
+    PENDING = 0
+    SUCCEEDED = 1
+    FAILED = 2        # with a Python exception
+    EXPIRED = 3       # by delivery_timeout_ms
+    OUT_OF_ORDER = 4  # strict_order, behind a failed batch
+    VANISHED = 5      # its partition is gone
+    SPLIT = 6         # its records live on in children
+
+# Where a batch stands with its delivery callbacks.
+cdef enum:
+    CALLBACKS_OPEN = 0      # not ended: registered ones are kept
+    CALLBACKS_DUE = 1       # ended: the control thread runs what is kept, and what still comes
+    CALLBACKS_FINISHED = 2  # none left: later ones run inline
+
+cdef enum:
+    UNRESOLVED_NONE = -1
+    ORDINAL_SPAN_BITS = 32
+    SIZE_CLASS_MIN = 1024
+    STICKY_QUANTUM = 16384
+    RETRIES_UNBOUNDED = 2147483647
+
+cdef int64_t MILLISECOND = 1000000
+cdef int64_t SECOND = 1000000000
+cdef int64_t NEVER = INT64_MAX
+# A blocking wait looks for signals this often.
+cdef int64_t SIGNAL_SLICE = 50 * MILLISECOND
+# The share of the round trip, and the bound, for which a partial batch waits while another is in flight.
+cdef int64_t CLOCK_SHARE = 8
+cdef int64_t CLOCK_BOUND = 500000
+# A keyless stream moves on after this long even when it has not filled its quantum.
+cdef int64_t STICKY_HOLD = 250 * MILLISECOND
+# The broker may forget a quiet producer; after this long the next batch goes alone again.
+cdef int64_t PROOF_LASTS = 60 * SECOND
+
+log = logging.getLogger("fastprod")
+
+
+cdef inline int64_t now_ns() noexcept nogil:
+    return as_nanoseconds(steady_now().time_since_epoch()).count()
+
+
+cdef inline int64_t wall_ms() noexcept nogil:
+    return as_nanoseconds(system_now().time_since_epoch()).count() // 1000000
+
+
+cdef inline void lock_detached(mutex* gate) noexcept:
+    """Take a lock from a thread that holds the interpreter. It is never waited for, nor is the interpreter waited
+    for while holding it: the I/O thread must not stand still because some Python thread computes."""
+    while not gate.try_lock():
+        with nogil:
+            gate.lock()
+            gate.unlock()
+
+
+cdef inline void wait_for(condition_variable* condition, unique_lock[mutex]& held, int64_t nanos) noexcept nogil:
+    condition.wait_for(held, nanoseconds(nanos))
+
+
+cdef cppclass Topic
+cdef cppclass Partition
+cdef cppclass Batch
+cdef cppclass Outbox
+cdef cppclass Core
+
+
+cdef cppclass CallbackEntry:
+    # One registered callback: for which record, and what to call with what. The references are owned.
+    int32_t index
+    int kind           # 0 callback, 1 errback, 2 both
+    PyObject* future
+    PyObject* function
+    PyObject* args     # NULL: none
+    PyObject* kwargs   # NULL: none
+
+
+cdef cppclass Child:
+    int32_t first
+    Batch* batch
+
+
+cdef cppclass Batch:
+    atomic[int] refs
+    atomic[int] outcome
+    atomic[int] waiters
+    Core* core
+    Partition* partition
+    PyObject* plane            # owned: keeps core and partition alive as long as somebody may look at this batch
+    # Records, from offset 61 of the batch on: a header is written anew for each transmission.
+    unsigned char* data
+    size_t capacity
+    size_t used
+    size_t charge              # bytes taken from the pool's budget
+    size_t limit               # uncompressed size, header included, up to which it takes records
+    size_t raw_size            # used before compression
+    int32_t count
+    int64_t base_timestamp
+    int64_t max_timestamp
+    int64_t created            # monotonic ns
+    int64_t flush_epoch
+    cbool accepts              # still the tail that appends go to
+    cbool full
+    cbool split_product
+    cbool sealed
+    int codec
+    uint32_t body_crc
+    # The stamp: ordinal 0 = never drained, producer_id -1 = none.
+    uint64_t ordinal
+    uint64_t span              # ordinals from here to the next batch's: children of a split share them out
+    int64_t producer_id
+    int16_t producer_epoch
+    int32_t base_sequence
+    int attempts
+    int last_error
+    cbool reached              # the last attempt was handed to a socket in full
+    cbool unknown              # an earlier attempt may be in the log
+    cbool ended                # outcome is set (under the partition's lock)
+    cbool in_request           # a request still refers to its bytes
+    # The outcome.
+    int64_t base_offset
+    int64_t log_append_time
+    double elapsed_ms
+    cbool maybe_written
+    PyObject* error            # owned
+    PyObject* record_errors    # owned dict or NULL
+    PyObject* value            # owned: what a future was given by hand (FutureRecordMetadata.success)
+    mutex gate                 # guards callbacks, error and changes of callback_state
+    atomic[int] callback_state
+    vector[CallbackEntry] callbacks
+    vector[Child] children     # written before outcome becomes SPLIT
+
+
+cdef cppclass Partition:
+    mutex gate
+    Topic* topic
+    int32_t index
+    atomic[int] leader
+    atomic[int] queue_length
+    PyObject* topic_partition  # borrowed from the route
+    PyObject* number           # borrowed from the route
+    deque[Batch*] queue        # stamped ones first, by ordinal; the tail may accept appends
+    vector[Batch*] in_flight   # by ordinal
+    vector[Batch*] parked
+    size_t last_capacity
+    cbool active               # known to the I/O thread
+    cbool vanished
+    int64_t retry_at
+    # Counters.
+    int64_t records_appended
+    int64_t record_bytes       # keys, values and headers
+    int64_t encoded_bytes
+    int64_t record_size_max
+    # Idempotence.
+    int64_t producer_id
+    int16_t producer_epoch
+    int32_t next_sequence
+    int32_t last_acked_sequence
+    int64_t last_acked_offset
+    int64_t proven_at          # 0: no batch acknowledged yet under this identity
+    uint64_t last_ordinal      # of the newest stamp
+    int32_t unresolved         # the sequence after the last batch whose fate is not known, or -1
+    uint64_t unresolved_ordinal
+    cbool broken               # there is a gap: nothing goes under this identity but what may be in the log already
+    cbool reset_asked
+    int64_t asked_id           # the identity for which a newer one was asked
+    int16_t asked_epoch
+    uint64_t fail_until        # strict_order: stamped batches up to this ordinal fail unless they succeeded
+
+
+cdef cppclass Topic:
+    Core* core
+    string name
+    string id                  # 16 bytes, or empty
+    vector[Partition*] partitions
+    vector[Partition*] retired  # of a topic that was made anew with fewer
+    atomic[int] used
+    atomic[int] leaderless_told
+    # The sticky slot and the round-robin counter.
+    mutex gate
+    atomic[int] sticky
+    atomic[int64_t] sticky_produced
+    atomic[int64_t] sticky_since
+    atomic[int64_t] quantum
+    vector[int] rotation
+    size_t rotation_at
+    atomic[uint32_t] counter
+    size_t wire_limit
+    # Counters (guarded by core.gate).
+    double records_sent
+    double batch_bytes
+    double uncompressed_bytes
+    double compressed_bytes
+    double records_retried
+    double records_failed
+
+
+cdef cppclass Segment:
+    const unsigned char* data
+    size_t size
+
+
+cdef cppclass Request:
+    int32_t correlation_id
+    int version
+    vector[Batch*] batches
+    vector[string] topic_ids        # as they were when the request was built, one a batch; version 13 only
+    vector[unsigned char] head      # everything but the bodies
+    vector[Segment] segments        # what goes to the socket, in order
+    size_t segment_at
+    size_t segment_offset
+    size_t size
+    int64_t sent_at
+    int64_t deadline
+
+
+cdef cppclass Outbox:
+    # What one broker is to be sent, and its connection while there is one. The I/O thread's alone.
+    int node
+    int fd                          # -1: none
+    int version
+    cbool connection_asked
+    cbool connecting
+    deque[Request*] in_flight
+    Request* writing
+    vector[unsigned char] inbox
+    size_t inbox_used
+    int32_t next_correlation_id
+    int64_t throttled_until
+    int64_t round_trip
+    int64_t last_write
+    int64_t last_use
+    vector[Partition*] partitions
+    size_t rotate
+    double requests
+    double responses
+    double request_bytes
+    double request_size_max
+    double response_bytes
+    double latency
+    double latency_max
+    double throttle
+    double throttle_max
+    atomic[int] unanswered
+
+
+cdef cppclass Event:
+    int kind
+    int node
+    int code
+    Topic* topic
+    Partition* partition
+    Batch* batch                    # holds a reference
+    string text
+    # Of a parked batch: the answer.
+    cbool has_text
+    int64_t log_start_offset
+    vector[pair[int32_t, string]] record_errors
+    cbool has_hint
+    int32_t hint_node
+    int32_t hint_epoch
+    string hint_host
+    int32_t hint_port
+    int64_t producer_id
+    int16_t producer_epoch
+
+
+cdef cppclass Command:
+    int kind                        # COMMAND_*
+    int node
+    int fd
+    int version
+    string reason
+
+
+cdef enum:
+    COMMAND_ATTACH = 1
+    COMMAND_DETACH = 2
+    COMMAND_FAILED = 3
+
+
+cdef cppclass Core:
+    # Options.
+    string client_id
+    int acks
+    cbool idempotent
+    cbool strict_order
+    size_t batch_size
+    size_t memory_limit
+    size_t max_request_size
+    size_t receive_max
+    int64_t linger
+    int64_t max_block
+    int64_t request_timeout
+    int64_t delivery_timeout
+    int64_t max_idle
+    int retries
+    int max_in_flight
+    int codec
+    PyObject* compress              # borrowed from the plane
+    int event_fd
+    int wake_read
+    int wake_write
+    # Memory.
+    mutex pool_gate
+    condition_variable pool_freed
+    size_t charged
+    size_t cached
+    size_t owed                     # bytes of ended batches whose callbacks have not run
+    vector[size_t] classes
+    vector[vector[void*]] spare
+    deque[uint64_t] memory_queue
+    uint64_t memory_ticket
+    atomic[int] memory_waiters
+    # What the threads hand to each other.
+    mutex gate
+    vector[Partition*] arrivals
+    vector[Command] commands
+    vector[Event] events
+    deque[Batch*] due               # ended, callbacks to run; holds a reference
+    vector[Batch*] trash            # last reference dropped without the interpreter
+    atomic[int] work
+    atomic[int] sleeping
+    atomic[int] told                # a byte lies in event_fd
+    atomic[int] stopping
+    atomic[int] closing             # no appends
+    atomic[int] routes_changed
+    atomic[int64_t] flush_target    # batches of this epoch or older leave now
+    # Ends.
+    mutex done_gate
+    condition_variable done
+    atomic[int] flush_waiters
+    int64_t flush_epoch
+    unordered_map[int64_t, int64_t] incomplete   # batches not done, by epoch
+    # Identity, written by the control thread under gate, read by the I/O thread.
+    int64_t producer_id
+    int16_t producer_epoch
+    # The I/O thread's alone.
+    vector[Partition*] active
+    unordered_map[int, Outbox*] outboxes
+    vector[Outbox*] outbox_list     # the same, under gate, for whoever reads the counters
+    vector[Partition*] homeless
+    int64_t next_expiry
+    uint64_t next_ordinal
+    # Counters, under gate; the appenders' own are in their partitions.
+    double records_ended
+    double bytes_ended
+    double batches_sent
+    double batch_bytes
+    double batch_size_max
+    double uncompressed_bytes
+    double compressed_bytes
+    double records_sent
+    double records_acked
+    double records_failed
+    double records_retried
+    double queue_time
+    double queue_time_max
+    double connections_opened
+    double connections_closed
+    double request_size_max
+    double latency_max
+    double throttle_max

@@ -1,0 +1,535 @@
+# One broker's outbox: which batches may leave for it, its requests in flight, its socket. The I/O thread alone is here,
+# without the interpreter; it holds a partition's lock for pointer work only.
+
+cdef extern from "readiness.h" nogil:
+    enum:
+        FP_AGAIN
+        FP_CLOSED
+        FP_BROKEN
+        POLLIN
+        POLLOUT
+    cppclass fp_piece:
+        const unsigned char* data
+        size_t size
+    ctypedef struct fp_pollfd:
+        int fd
+        short events
+        short revents
+    int fp_error() noexcept
+    const char* fp_error_text(int code) noexcept
+    void fp_close(int fd) noexcept
+    int fp_poll(fp_pollfd* fds, size_t count, int64_t nanos) noexcept
+    ptrdiff_t fp_write(int fd, const fp_piece* pieces, int count) noexcept
+    ptrdiff_t fp_read(int fd, unsigned char* data, size_t size) noexcept
+
+cdef enum:
+    PIECES = 64
+    READ_CHUNK = 65536
+    THROTTLE_FROM = 6       # KIP-219: from this version on the client is the one that waits
+
+
+cdef Outbox* outbox_for(Core* core, int node) noexcept nogil:
+    cdef Outbox* outbox
+    if core.outboxes.count(node):
+        return core.outboxes[node]
+    outbox = new Outbox()
+    outbox.node = node
+    outbox.fd = -1
+    outbox.version = 3
+    outbox.connection_asked = False
+    outbox.writing = NULL
+    outbox.inbox_used = 0
+    outbox.next_correlation_id = 0
+    outbox.throttled_until = outbox.round_trip = outbox.last_write = outbox.last_use = 0
+    outbox.rotate = 0
+    outbox.requests = outbox.responses = outbox.request_bytes = outbox.request_size_max = 0
+    outbox.response_bytes = outbox.latency = outbox.latency_max = outbox.throttle = outbox.throttle_max = 0
+    outbox.unanswered.store(0)
+    core.outboxes[node] = outbox
+    core.gate.lock()
+    core.outbox_list.push_back(outbox)
+    core.gate.unlock()
+    return outbox
+
+
+# --- Which batch may leave -----------------------------------------------------------------------------------------
+
+cdef int32_t last_sequence(Batch* batch) noexcept nogil:
+    return <int32_t>((<uint32_t>batch.base_sequence + <uint32_t>batch.count - 1) & 0x7FFFFFFFU)
+
+
+cdef void adopt_identity(Core* core, Partition* partition) noexcept nogil:
+    """Start at sequence 0 under the producer's current id and epoch; what was stamped before is unwritten for sure
+    and will be stamped anew, in the same order."""
+    cdef size_t i
+    for i in range(partition.queue.size()):
+        if partition.queue[i].producer_id < 0:
+            break
+        partition.queue[i].producer_id = -1
+        partition.queue[i].producer_epoch = -1
+        partition.queue[i].base_sequence = -1
+        partition.queue[i].unknown = False
+    forget_identity(partition)
+    partition.producer_id = core.producer_id
+    partition.producer_epoch = core.producer_epoch
+
+
+cdef void ask_for_epoch(Core* core, Partition* partition) noexcept nogil:
+    cdef Event event
+    if partition.asked_id == partition.producer_id and partition.asked_epoch == partition.producer_epoch:
+        return
+    partition.asked_id = partition.producer_id
+    partition.asked_epoch = partition.producer_epoch
+    clear_event(&event, C_NEED_EPOCH)
+    event.topic = partition.topic
+    event.partition = partition
+    event.producer_id = partition.producer_id
+    event.producer_epoch = partition.producer_epoch
+    push_event(core, event)
+
+
+cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now) noexcept nogil:
+    """The place in the queue of the batch that the rules of idempotence let leave next, or the queue's size.
+
+    The partition's lock is held, its queue is not empty, nothing is parked.
+    """
+    cdef size_t none = partition.queue.size(), i
+    cdef Batch* head = partition.queue.front()
+    cdef cbool idle = partition.in_flight.empty()
+    cdef cbool current = (partition.producer_id == core.producer_id and
+                          partition.producer_epoch == core.producer_epoch)
+    if core.producer_id < 0:
+        return none
+    if partition.broken or partition.reset_asked:
+        if not idle:
+            return none
+        # A batch that may be in the log goes first, under its old stamp: only then is its fate known.
+        for i in range(partition.queue.size()):
+            if partition.queue[i].producer_id >= 0 and partition.queue[i].unknown and not partition.reset_asked:
+                return i
+        if current and not partition.reset_asked:
+            ask_for_epoch(core, partition)
+            return none
+        adopt_identity(core, partition)
+        return 0
+    if head.producer_id >= 0:
+        # A stamped batch leaves when it is the oldest without an answer: a partition that retries catches up one by one.
+        return 0 if idle or head.ordinal < partition.in_flight[0].ordinal else none
+    if partition.unresolved != UNRESOLVED_NONE or not current:
+        if not idle:
+            return none
+        if current:
+            ask_for_epoch(core, partition)
+            return none
+        adopt_identity(core, partition)
+        return 0
+    if not idle and (partition.proven_at == 0 or now - partition.proven_at > PROOF_LASTS):
+        return none
+    return 0
+
+
+cdef cbool is_ready(Core* core, Partition* partition, Outbox* outbox, Batch* batch, int64_t now,
+                    int64_t* when) noexcept nogil:
+    """Whether a batch that was never sent may leave now; else `when` is lowered to the time it may."""
+    cdef int64_t due
+    if (not batch.accepts or partition.queue.size() > 1 or core.closing.load() or core.memory_waiters.load()
+            or batch.flush_epoch <= core.flush_target.load()):
+        return True
+    if core.linger > 0:
+        due = batch.created + core.linger
+    elif core.acks == 0:
+        # No answer tells when the last one was taken: the socket is the clock.
+        due = outbox.last_write + CLOCK_BOUND
+    elif outbox.in_flight.empty():
+        return True
+    else:
+        due = batch.created + min(outbox.round_trip // CLOCK_SHARE, CLOCK_BOUND)
+    if now >= due:
+        return True
+    when[0] = min(when[0], due)
+    return False
+
+
+cdef void stamp(Core* core, Partition* partition, Batch* batch) noexcept nogil:
+    if batch.ordinal == 0:
+        core.next_ordinal += 1
+        batch.ordinal = core.next_ordinal << ORDINAL_SPAN_BITS
+        batch.span = <uint64_t>1 << ORDINAL_SPAN_BITS
+        partition.last_ordinal = batch.ordinal
+    if core.idempotent and batch.producer_id < 0:
+        batch.producer_id = partition.producer_id
+        batch.producer_epoch = partition.producer_epoch
+        batch.base_sequence = partition.next_sequence
+        partition.next_sequence = <int32_t>((<uint32_t>partition.next_sequence + <uint32_t>batch.count) & 0x7FFFFFFFU)
+
+
+cdef Batch* leaving(Core* core, Partition* partition, Outbox* outbox, int64_t now, size_t room, int64_t* when,
+                    cbool* too_large) noexcept nogil:
+    """Take the batch that may leave for this broker now out of the queue, stamped; NULL: none.
+
+    `room`: bytes the request still takes (0: it is empty and takes any). The partition's lock is held.
+    """
+    cdef size_t place = 0
+    cdef Batch* batch
+    if partition.queue.empty() or not partition.parked.empty():
+        return NULL
+    if partition.retry_at > now:
+        when[0] = min(when[0], partition.retry_at)
+        return NULL
+    if partition.in_flight.size() >= <size_t>core.max_in_flight:
+        return NULL
+    if core.idempotent:
+        place = place_that_may_leave(core, partition, now)
+        if place == partition.queue.size():
+            return NULL
+    batch = partition.queue[place]
+    if batch.attempts == 0 and not is_ready(core, partition, outbox, batch, now, when):
+        return NULL
+    if room and BATCH_HEADER + batch.used > room:
+        too_large[0] = True
+        return NULL
+    partition.queue.erase(partition.queue.begin() + place)
+    partition.queue_length.store(<int>partition.queue.size(), memory_order_relaxed)
+    note_fill(core, partition, batch)
+    batch.accepts = False
+    batch.reached = False
+    batch.in_request = True
+    batch.attempts += 1
+    stamp(core, partition, batch)
+    insert_by_ordinal(partition.in_flight, batch)
+    return batch
+
+
+cdef void note_fill(Core* core, Partition* partition, Batch* batch) noexcept nogil:
+    """What the batch reached is what the next one starts with, and how far keyless records stick."""
+    cdef Topic* topic = partition.topic
+    cdef int64_t quantum = topic.quantum.load(memory_order_relaxed)
+    if batch.attempts or batch.split_product:
+        return
+    partition.last_capacity = batch.used
+    if batch.full:
+        quantum = min(2 * quantum, <int64_t>core.batch_size)
+    else:
+        quantum = min(<int64_t>STICKY_QUANTUM, <int64_t>core.batch_size)
+    topic.quantum.store(quantum, memory_order_relaxed)
+
+
+cdef void insert_by_ordinal(vector[Batch*]& batches, Batch* batch) noexcept nogil:
+    cdef size_t at = batches.size()
+    while at > 0 and batches[at - 1].ordinal > batch.ordinal:
+        at -= 1
+    batches.insert(batches.begin() + at, batch)
+
+
+cdef void remove_from(vector[Batch*]& batches, Batch* batch) noexcept nogil:
+    cdef size_t i
+    for i in range(batches.size()):
+        if batches[i] == batch:
+            batches.erase(batches.begin() + i)
+            return
+
+
+# --- What becomes of a batch that was sent -------------------------------------------------------------------------
+
+cdef void note_acknowledged(Partition* partition, Batch* batch, int64_t base_offset, int64_t now) noexcept nogil:
+    """The bookkeeping of a stamped batch that is in the log. The partition's lock is held."""
+    if batch.producer_id != partition.producer_id or batch.producer_epoch != partition.producer_epoch:
+        return
+    partition.last_acked_sequence = last_sequence(batch)
+    if base_offset >= 0:
+        partition.last_acked_offset = base_offset + batch.count - 1
+    partition.proven_at = now
+    if partition.unresolved != UNRESOLVED_NONE and batch.ordinal >= partition.unresolved_ordinal:
+        partition.unresolved = UNRESOLVED_NONE   # the broker takes no gap: what came before is in the log
+
+
+cdef void acknowledge(Core* core, Batch* batch, int64_t base_offset, int64_t log_append_time, int64_t now) noexcept nogil:
+    """The batch is in the log; take it out of flight or out of the parked ones, and tell whoever asked."""
+    cdef Partition* partition = batch.partition
+    cdef cbool claimed
+    partition.gate.lock()
+    remove_from(partition.in_flight, batch)
+    remove_from(partition.parked, batch)
+    batch.in_request = False
+    if batch.producer_id >= 0:
+        note_acknowledged(partition, batch, base_offset, now)
+    claimed = not batch.ended
+    batch.ended = True
+    partition.gate.unlock()
+    free_body(batch)
+    if claimed:
+        batch.base_offset = base_offset
+        batch.log_append_time = log_append_time
+        end_batch(batch, SUCCEEDED)
+    release(batch)
+
+
+cdef void clear_event(Event* event, int kind) noexcept nogil:
+    event.kind = kind
+    event.node = -1
+    event.code = 0
+    event.topic = NULL
+    event.partition = NULL
+    event.batch = NULL
+    event.has_text = event.has_hint = False
+    event.log_start_offset = -1
+    event.hint_node = event.hint_epoch = event.hint_port = -1
+    event.producer_id = -1
+    event.producer_epoch = -1
+
+
+cdef void push_event(Core* core, const Event& event) noexcept nogil:
+    core.gate.lock()
+    core.events.push_back(event)
+    core.gate.unlock()
+    tell(core)
+
+
+cdef void park(Core* core, Batch* batch, int node, int code, Answer* answer) noexcept nogil:
+    """Hold the batch, and with it its partition, until the control plane has decided. `answer`: NULL for none."""
+    cdef Partition* partition = batch.partition
+    cdef Event event
+    cdef size_t i
+    cdef Text* text
+    clear_event(&event, C_PARKED)
+    event.node = node
+    event.code = code
+    event.batch = batch
+    if answer != NULL:
+        event.log_start_offset = answer.log_start_offset
+        if answer.message.size >= 0:
+            event.has_text = True
+            event.text = string(answer.message.data, answer.message.size)
+        for i in range(answer.record_errors.size()):
+            text = &answer.record_errors[i].message
+            event.record_errors.push_back(pair[int32_t, string](
+                answer.record_errors[i].index,
+                string(text.data, text.size) if text.size >= 0 else string()))
+        if answer.has_hint:
+            event.has_hint = True
+            event.hint_node = answer.leader
+            event.hint_epoch = answer.leader_epoch
+            if answer.host.size >= 0:
+                event.hint_host = string(answer.host.data, answer.host.size)
+                event.hint_port = answer.port
+    partition.gate.lock()
+    remove_from(partition.in_flight, batch)
+    batch.in_request = False
+    batch.last_error = code
+    insert_by_ordinal(partition.parked, batch)
+    partition.gate.unlock()
+    retain(batch)
+    push_event(core, event)
+
+
+# --- The connection ------------------------------------------------------------------------------------------------
+
+cdef void lose_connection(Core* core, Outbox* outbox, int code, const string& reason) noexcept nogil:
+    """Close the connection; everything on it is parked, oldest first, then the loss is reported."""
+    cdef Event event
+    cdef Request* request
+    cdef size_t i
+    if outbox.fd < 0:
+        return
+    fp_close(outbox.fd)
+    outbox.fd = -1
+    outbox.inbox_used = 0
+    outbox.connection_asked = False
+    if outbox.writing != NULL:
+        outbox.in_flight.push_back(outbox.writing)
+        outbox.writing = NULL
+    while not outbox.in_flight.empty():
+        request = outbox.in_flight.front()
+        outbox.in_flight.pop_front()
+        for i in range(request.batches.size()):
+            if request.batches[i] != NULL:
+                park(core, request.batches[i], outbox.node, code if code else NETWORK_EXCEPTION, NULL)
+        del request
+    outbox.unanswered.store(0)
+    core.connections_closed += 1
+    clear_event(&event, C_CONNECTION_LOST)
+    event.node = outbox.node
+    event.code = code
+    event.text = reason
+    push_event(core, event)
+
+
+cdef void attach_connection(Core* core, Outbox* outbox, int fd, int version, int64_t now) noexcept nogil:
+    if outbox.fd >= 0:
+        lose_connection(core, outbox, 0, string(b"replaced by a new connection"))
+    outbox.fd = fd
+    outbox.version = version
+    outbox.throttled_until = 0
+    outbox.last_use = now
+    outbox.connection_asked = False
+    core.connections_opened += 1
+
+
+cdef void request_written(Core* core, Outbox* outbox, int64_t now) noexcept nogil:
+    cdef Request* request = outbox.writing
+    cdef size_t i
+    outbox.writing = NULL
+    outbox.last_write = now
+    for i in range(request.batches.size()):
+        request.batches[i].reached = True
+    if core.acks:
+        outbox.in_flight.push_back(request)
+        outbox.unanswered.store(<int>outbox.in_flight.size())
+        return
+    outbox.responses += 1
+    for i in range(request.batches.size()):
+        acknowledge(core, request.batches[i], -1, -1, now)
+    del request
+
+
+cdef void write_some(Core* core, Outbox* outbox, int64_t now) noexcept nogil:
+    """Write until the request is out or the socket takes no more."""
+    cdef Request* request = outbox.writing
+    cdef fp_piece pieces[PIECES]
+    cdef int count
+    cdef size_t at, step
+    cdef ptrdiff_t sent
+    while True:
+        count = 0
+        at = request.segment_at
+        while at < request.segments.size() and count < PIECES:
+            pieces[count].data = request.segments[at].data
+            pieces[count].size = request.segments[at].size
+            count += 1
+            at += 1
+        if count == 0:
+            request_written(core, outbox, now)
+            return
+        pieces[0].data += request.segment_offset
+        pieces[0].size -= request.segment_offset
+        sent = fp_write(outbox.fd, pieces, count)
+        if sent == FP_AGAIN:
+            return
+        if sent < 0:
+            lose_connection(core, outbox, NETWORK_EXCEPTION, string(fp_error_text(fp_error())))
+            return
+        outbox.request_bytes += sent
+        while sent > 0:
+            step = request.segments[request.segment_at].size - request.segment_offset
+            if <size_t>sent < step:
+                request.segment_offset += sent
+                break
+            sent -= step
+            request.segment_at += 1
+            request.segment_offset = 0
+
+
+cdef Batch* claimed_by(Request* request, Answer* answer, size_t guess) noexcept nogil:
+    """The batch of the request that this answer is for; it is taken out of the request. NULL: none."""
+    cdef size_t i, n = request.batches.size()
+    cdef Batch* batch
+    cdef Topic* topic
+    for i in range(n):
+        batch = request.batches[(guess + i) % n]
+        if batch == NULL or batch.partition.index != answer.partition:
+            continue
+        topic = batch.partition.topic
+        if answer.topic_id != NULL:
+            if string(<const char*>answer.topic_id, 16) != request.topic_ids[(guess + i) % n]:
+                continue
+        elif answer.topic.size < 0 or topic.name != string(answer.topic.data, answer.topic.size):
+            continue
+        request.batches[(guess + i) % n] = NULL
+        return batch
+    return NULL
+
+
+cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame, size_t size, int64_t now) noexcept nogil:
+    """One response; False when the connection was lost over it."""
+    cdef vector[Answer] answers
+    cdef int32_t correlation_id = 0, throttle_ms = 0
+    cdef Request* request
+    cdef Batch* batch
+    cdef size_t i
+    cdef int64_t latency
+    if outbox.in_flight.empty():
+        lose_connection(core, outbox, NETWORK_EXCEPTION, string(b"the broker answered a request that was not made"))
+        return False
+    request = outbox.in_flight.front()
+    if not read_response(frame, size, request.version, &correlation_id, &throttle_ms, answers):
+        lose_connection(core, outbox, NETWORK_EXCEPTION, string(b"the broker's answer is not a Produce response"))
+        return False
+    if correlation_id != request.correlation_id:
+        lose_connection(core, outbox, NETWORK_EXCEPTION, string(b"the broker's answer has another correlation id"))
+        return False
+    for i in range(answers.size()):
+        batch = claimed_by(request, &answers[i], i)
+        if batch == NULL:
+            lose_connection(core, outbox, NETWORK_EXCEPTION,
+                            string(b"the broker's answer names a partition that was not sent"))
+            return False
+        if answers[i].error_code == 0:
+            acknowledge(core, batch, answers[i].base_offset, answers[i].log_append_time, now)
+        else:
+            park(core, batch, outbox.node, answers[i].error_code, &answers[i])
+    for i in range(request.batches.size()):
+        if request.batches[i] != NULL:
+            lose_connection(core, outbox, NETWORK_EXCEPTION,
+                            string(b"the broker's answer misses a partition that was sent"))
+            return False
+    latency = now - request.sent_at
+    outbox.round_trip = latency if outbox.round_trip == 0 else (7 * outbox.round_trip + latency) // 8
+    outbox.in_flight.pop_front()
+    outbox.unanswered.store(<int>outbox.in_flight.size())
+    outbox.responses += 1
+    outbox.latency += latency / 1e6
+    outbox.latency_max = max(outbox.latency_max, latency / 1e6)
+    core.latency_max = max(core.latency_max, latency / 1e6)
+    if throttle_ms > 0:
+        note_throttle(core, outbox, request.version, throttle_ms, now)
+    del request
+    return True
+
+
+cdef void note_throttle(Core* core, Outbox* outbox, int version, int32_t throttle_ms, int64_t now) noexcept nogil:
+    cdef size_t i
+    outbox.throttle += throttle_ms
+    outbox.throttle_max = max(outbox.throttle_max, <double>throttle_ms)
+    core.throttle_max = max(core.throttle_max, <double>throttle_ms)
+    if version < THROTTLE_FROM:
+        return
+    outbox.throttled_until = now + throttle_ms * MILLISECOND
+    for i in range(outbox.in_flight.size()):
+        outbox.in_flight[i].deadline += throttle_ms * MILLISECOND
+
+
+cdef void read_some(Core* core, Outbox* outbox, int64_t now) noexcept nogil:
+    """Read what there is and handle every whole response in it."""
+    cdef ptrdiff_t got
+    cdef size_t at, size
+    while outbox.fd >= 0:
+        if outbox.inbox.size() - outbox.inbox_used < READ_CHUNK:
+            outbox.inbox.resize(outbox.inbox_used + READ_CHUNK)
+        got = fp_read(outbox.fd, outbox.inbox.data() + outbox.inbox_used, outbox.inbox.size() - outbox.inbox_used)
+        if got == FP_AGAIN:
+            return
+        if got == FP_CLOSED:
+            lose_connection(core, outbox, NETWORK_EXCEPTION, string(b"the broker closed the connection"))
+            return
+        if got < 0:
+            lose_connection(core, outbox, NETWORK_EXCEPTION, string(fp_error_text(fp_error())))
+            return
+        outbox.response_bytes += got
+        outbox.inbox_used += got
+        outbox.last_use = now
+        at = 0
+        while outbox.inbox_used - at >= 4:
+            size = get32(outbox.inbox.data() + at)
+            if size > core.receive_max:
+                lose_connection(core, outbox, NETWORK_EXCEPTION,
+                                string(b"the broker announced an answer longer than receive_message_max_bytes"))
+                return
+            if outbox.inbox_used - at - 4 < size:
+                break
+            if not handle_answer(core, outbox, outbox.inbox.data() + at + 4, size, now):
+                return
+            at += 4 + size
+        outbox.inbox_used -= at
+        memmove(outbox.inbox.data(), outbox.inbox.data() + at, outbox.inbox_used)
+        if <size_t>got < READ_CHUNK:
+            return

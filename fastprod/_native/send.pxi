@@ -1,0 +1,239 @@
+# send(): check, serialize, choose the partition, append. One compiled call a record.
+
+import zlib
+
+from cpython.dict cimport PyDict_GetItem
+from cpython.number cimport PyIndex_Check, PyNumber_AsSsize_t
+
+
+cdef int check_headers(headers) except -1:
+    cdef Py_ssize_t i = 0
+    if type(headers) is not list:
+        raise failures.headers_not_a_list(headers)
+    for header in <list>headers:
+        if (type(header) is not tuple or len(<tuple>header) != 2 or not isinstance((<tuple>header)[0], str)
+                or not isinstance((<tuple>header)[1], bytes)):
+            raise failures.bad_header(i, header)
+        i += 1
+    return 0
+
+
+cdef int32_t headers_payload(list headers) except -2:
+    """What RecordMetadata calls serialized_header_size: names in UTF-8 and values; -1 without headers."""
+    cdef Py_ssize_t total = 0, size
+    if not headers:
+        return -1
+    for name, value in headers:
+        PyUnicode_AsUTF8AndSize(name, &size)
+        total += size + (0 if value is None else len(value))
+    return <int32_t>total
+
+
+cdef inline int check_bytes(str what, data) except -1:
+    if data is None or type(data) is bytes:
+        return 0
+    if type(data) is not bytearray and type(data) is not memoryview:
+        raise failures.not_bytes(what, data)
+    return 0
+
+
+cdef inline int32_t item_size(data) except -2:
+    return -1 if data is None else <int32_t>len(data)
+
+
+cdef inline Py_ssize_t index_of(value) except? -1:
+    return PyNumber_AsSsize_t(value, OverflowError)
+
+
+cdef inline bint is_index(value):
+    return type(value) is int or (PyIndex_Check(value) and type(value) is not bool)
+
+
+cdef class ProducerBase:
+    """The compiled base of KafkaProducer: holds `send` and what it needs, nothing else."""
+    cdef DataPlane plane
+    cdef object engine, key_serializer, value_serializer, partitioner, on_new_batch
+    cdef int mode
+
+    def _bind(self, plane, engine, key_serializer, value_serializer, partition_mode: int, partitioner,
+              compression_name=None) -> None:
+        """Connect this object to its planes; see DESIGN.md for what each is."""
+        self.plane = plane
+        self.engine = engine
+        self.plane.engine = engine
+        self.key_serializer = key_serializer
+        self.value_serializer = value_serializer
+        self.mode = partition_mode
+        self.partitioner = partitioner
+        self.on_new_batch = getattr(partitioner, "on_new_batch", None)
+
+    def send(self, topic, value=None, key=None, headers=None, partition=None, timestamp_ms=None):
+        """Accept one record for delivery and return its FutureRecordMetadata at once.
+
+        topic: str. value, key: what the serializers take, or bytes, bytearray, memoryview or None without one (not
+        both None; an empty key is a key). headers: a list of (str, bytes) tuples. partition: int, or None to let the
+        partitioner choose. timestamp_ms: int, milliseconds since 1970-01-01 UTC, or None for now.
+
+        Raises at once: IllegalStateError when closed; TypeError or ValueError for bad arguments;
+        MessageSizeTooLargeError above max_request_size; KafkaTimeoutError when the topic is unknown or
+        buffer_memory is full for max_block_ms (the record was not accepted). Everything that happens to an accepted
+        record arrives through the future.
+        """
+        cdef Record record
+        cdef vector[unsigned char] encoded
+        cdef FutureRecordMetadata future
+        cdef TopicRoute route
+        cdef PyObject* found
+        cdef Partition* target
+        cdef int64_t budget, began
+        cdef int chosen
+        cdef bint sticky = False
+        cdef size_t bound
+        if self.plane is None or self.plane.core.closing.load(memory_order_relaxed):
+            raise failures.closed()
+        if value is None and key is None:
+            raise failures.nothing_to_send()
+        if headers is not None:
+            check_headers(headers)
+        serialized_key, serialized_value = key, value
+        if self.key_serializer is not None or self.value_serializer is not None:
+            if headers is None:
+                headers = []
+            if self.key_serializer is not None:
+                serialized_key = self.key_serializer(topic, headers, key)
+            if self.value_serializer is not None:
+                serialized_value = self.value_serializer(topic, headers, value)
+        check_bytes("key", serialized_key)
+        check_bytes("value", serialized_value)
+        if timestamp_ms is None:
+            record.timestamp = wall_ms()
+        elif type(timestamp_ms) is not int:
+            raise failures.bad_timestamp(timestamp_ms)
+        elif not INT64_MIN <= timestamp_ms <= INT64_MAX:
+            raise failures.timestamp_out_of_range(timestamp_ms)
+        else:
+            record.timestamp = timestamp_ms
+
+        budget = self.plane.core.max_block
+        found = NULL
+        if type(topic) is str:
+            found = PyDict_GetItem(self.plane.routes, topic)
+        if found != NULL:
+            route = <TopicRoute>found
+        else:
+            began = now_ns()
+            resolved = self.engine.resolve_topic(topic, budget / 1e9)
+            if isinstance(resolved, BaseException):
+                return FutureRecordMetadata.failed_with(topic, -1 if partition is None else partition, resolved)
+            route = resolved
+            budget = max(budget - (now_ns() - began), <int64_t>0)
+        route.topic_.used.store(1, memory_order_relaxed)
+
+        held_key = point_at(serialized_key, &record.key, &record.key_size)
+        held_value = point_at(serialized_value, &record.value, &record.value_size)
+        record.headers = NO_HEADERS
+        record.headers_size = 1
+        if record.key_size > INT32_MAX:
+            raise failures.too_long("key", record.key_size)
+        if record.value_size > INT32_MAX:
+            raise failures.too_long("value", record.value_size)
+
+        future = FutureRecordMetadata.__new__(FutureRecordMetadata)
+        future.key_size = item_size(serialized_key)
+        future.value_size = item_size(serialized_value)
+        future.header_size = -1
+        future.timestamp = record.timestamp
+        if headers:
+            encode_headers(headers, encoded)
+            record.headers = encoded.data()
+            record.headers_size = encoded.size()
+            future.header_size = headers_payload(headers)
+
+        bound = record_upper_bound(&record)
+        if partition is not None:
+            if not is_index(partition):
+                raise failures.bad_partition(partition)
+            route = self.checked(route, partition, False)
+            chosen = <int>index_of(partition)
+        elif self.mode == C_CUSTOM:
+            chosen = self.asked(route, topic, key, serialized_key, value, serialized_value, &record)
+        else:
+            chosen = self.chosen(route.topic_, &record, &sticky)
+        if bound > self.plane.core.max_request_size:
+            raise failures.record_too_large(route.topic, bound, self.plane.core.max_request_size)
+        if bound > self.plane.core.memory_limit:
+            raise failures.record_exceeds_buffer(route.topic, bound, self.plane.core.memory_limit)
+        while True:
+            target = route.topic_.partitions[chosen]
+            if append(self.plane, target, &record, sticky, budget, &future.batch, &future.index) == APPENDED:
+                return future
+            if sticky:
+                chosen = sticky_partition(route.topic_)
+            elif target.vanished:
+                raise failures.partition_out_of_range(route.topic, chosen, route.topic_.partitions.size())
+
+    cdef int chosen(self, Topic* topic, Record* record, bint* sticky) noexcept:
+        """The built-in partitioners."""
+        cdef int count = <int>topic.partitions.size()
+        cdef const unsigned char* nothing = <const unsigned char*>b""
+        if self.mode == C_ROUND_ROBIN:
+            return round_robin_partition(topic)
+        if self.mode == C_CRC32:
+            key = PyBytes_FromStringAndSize(<const char*>record.key, max(record.key_size, 0))
+            return <int>(<uint32_t>zlib.crc32(key) % <uint32_t>count)
+        if record.key_size >= 0 and self.mode != C_STICKY:
+            return murmur2_partition(record.key, record.key_size, count)
+        if self.mode == C_MURMUR2:
+            return murmur2_partition(nothing, 0, count)
+        if self.mode == C_RANDOM:
+            return random_partition(topic)
+        sticky[0] = True
+        return sticky_partition(topic)
+
+    cdef TopicRoute checked(self, TopicRoute route, partition, bint by_partitioner):
+        """The route with this partition in it; metadata is refreshed once if it is old enough to be wrong."""
+        cdef Py_ssize_t number
+        try:
+            number = index_of(partition)
+        except OverflowError:
+            number = -1
+        if 0 <= number < <Py_ssize_t>route.topic_.partitions.size():
+            return route
+        if number >= 0 and not by_partitioner:
+            route = self.engine.refresh_partitions(route.topic, number, self.plane.core.max_block / 1e9)
+            if number < <Py_ssize_t>route.topic_.partitions.size():
+                return route
+        if by_partitioner:
+            raise failures.bad_partitioner_result(route.topic, partition, route.topic_.partitions.size())
+        raise failures.partition_out_of_range(route.topic, partition, route.topic_.partitions.size())
+
+    cdef int asked(self, TopicRoute route, topic, key, serialized_key, value, serialized_value,
+                   Record* record) except -1:
+        """The caller's own partitioner, and its on_new_batch hook where a keyless record would open a batch."""
+        cdef int number
+        result = self.partitioner(topic, key, serialized_key, value, serialized_value)
+        number = self.valid(route, result)
+        if serialized_key is None and self.on_new_batch is not None:
+            if would_open(route.topic_.partitions[number], record):
+                self.on_new_batch(topic, number)
+                number = self.valid(route, self.partitioner(topic, key, serialized_key, value, serialized_value))
+        return number
+
+    cdef int valid(self, TopicRoute route, result) except -1:
+        if not is_index(result):
+            raise failures.bad_partitioner_result(route.topic, result, route.topic_.partitions.size())
+        self.checked(route, result, True)
+        return <int>index_of(result)
+
+
+cdef bint would_open(Partition* partition, Record* record) noexcept:
+    """Whether the record does not fit the partition's open batch."""
+    cdef Batch* batch
+    cdef size_t size = record_body_size(record, 0, 0)
+    cdef bint opens = True
+    lock_detached(&partition.gate)
+    if not partition.queue.empty():
+        batch = partition.queue.back()
+        opens = not batch.accepts or BATCH_HEADER + batch.used + size + RECORD_OVERHEAD > batch.limit
+    partition.gate.unlock()
+    return opens
