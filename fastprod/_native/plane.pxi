@@ -222,6 +222,7 @@ cdef class DataPlane:
         cdef Topic* topic = route.topic_
         cdef size_t count = len(route.leaders)
         cdef Partition* partition
+        cdef object number, pair_   # objects: the structs borrow them from the route's list
         cdef vector[Partition*] gone
         while topic.partitions.size() < count:
             number = <int>topic.partitions.size()
@@ -613,12 +614,12 @@ cdef class DataPlane:
 
     # --- Waiting ---
 
-    def flush(self, timeout) -> bool:
-        """Let every batch that exists leave, and wait up to `timeout` seconds (None: without bound) until each is
+    def flush(self, timeout_s) -> bool:
+        """Let every batch that exists leave, and wait up to `timeout_s` seconds (None: without bound) until each is
         done and its callbacks have run. False: not in time."""
         cdef Core* core = self.core
         cdef int64_t epoch, left
-        cdef int64_t deadline = NEVER if timeout is None else now_ns() + <int64_t>(min(timeout, 1e9) * 1e9)
+        cdef int64_t deadline = NEVER if timeout_s is None else now_ns() + <int64_t>(min(timeout_s, 1e9) * 1e9)
         if self.on_control_thread():
             raise failures.flush_in_callback()
         core.done_gate.lock()

@@ -2,7 +2,7 @@
 
 import zlib
 
-from cpython.dict cimport PyDict_GetItem
+from cpython.dict cimport PyDict_GetItemWithError
 from cpython.number cimport PyIndex_Check, PyNumber_AsSsize_t
 
 
@@ -38,6 +38,8 @@ cdef inline int check_bytes(str what, data) except -1:
 
 
 cdef inline int32_t item_size(data) except -2:
+    if type(data) is bytes:
+        return <int32_t>PyBytes_GET_SIZE(data)
     return -1 if data is None else <int32_t>len(data)
 
 
@@ -117,7 +119,7 @@ cdef class ProducerBase:
         budget = self.plane.core.max_block
         found = NULL
         if type(topic) is str:
-            found = PyDict_GetItem(self.plane.routes, topic)
+            found = PyDict_GetItemWithError(self.plane.routes, topic)
         if found != NULL:
             route = <TopicRoute>found
         else:

@@ -1,0 +1,55 @@
+"""What every test run agrees on: which twin is tested, where it was loaded from, and what is hidden from it.
+
+`FASTPROD_BACKEND` names the twin. `FASTPROD_TEST_HIDE` is a comma list of packages that cannot be imported in this
+run, as on a machine that does not have them.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+HIDDEN = frozenset(filter(None, os.environ.get("FASTPROD_TEST_HIDE", "").split(",")))
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class _Hider(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname.partition(".")[0] in HIDDEN:
+            raise ModuleNotFoundError(f"No module named {fullname!r} (hidden by FASTPROD_TEST_HIDE)", name=fullname)
+        return None
+
+
+if HIDDEN:
+    sys.meta_path.insert(0, _Hider())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "native_only: compares or needs the compiled twin; run once, with it")
+    import fastprod
+
+    wanted = os.environ.get("FASTPROD_BACKEND")
+    if wanted and fastprod.backend != wanted:
+        raise pytest.UsageError(f"FASTPROD_BACKEND={wanted}, but fastprod.backend is {fastprod.backend}")
+    if os.environ.get("CI") and fastprod.backend == "native":
+        from fastprod import _core
+
+        if "site-packages" not in Path(_core.__file__).parts:
+            raise pytest.UsageError(f"the tests must run on the installed package, not on {_core.__file__}")
+
+
+@pytest.fixture(autouse=True)
+def _count_real_broker_tests(request: pytest.FixtureRequest, record_property: object) -> Iterator[None]:
+    """Let the report say which tests ran on a real Kafka."""
+    if any(name in request.fixturenames for name in ("kafka_broker", "own_broker")) and callable(record_property):
+        record_property("real_broker", "yes")
+    yield
