@@ -93,7 +93,7 @@ cdef enum:
     BASE_SEQUENCE_AT = 53
     RECORD_COUNT_AT = 57
     BATCH_HEADER = 61
-    # What a record takes at most beside its framed key, value and headers:
+    # What a record takes at most beside its framed key, value and headers (their count included):
     # length 5, attributes 1, timestamp delta 10, offset delta 5.
     RECORD_OVERHEAD = 21
 

@@ -38,7 +38,7 @@ cdef inline unsigned char* put_field(unsigned char* at, const unsigned char* dat
 cdef inline size_t record_upper_bound(Record* record) noexcept nogil:
     """What the record takes at most in a batch of its own."""
     return (BATCH_HEADER + RECORD_OVERHEAD + field_size(record.key_size) + field_size(record.value_size)
-            + record.headers_size - 1)
+            + record.headers_size)
 
 
 cdef inline size_t record_body_size(Record* record, int64_t timestamp_delta, int32_t offset_delta) noexcept nogil:

@@ -30,10 +30,12 @@ cdef int32_t headers_payload(list headers) except -2:
 
 
 cdef inline int check_bytes(str what, data) except -1:
-    if data is None or type(data) is bytes:
+    if data is None:
         return 0
-    if type(data) is not bytearray and type(data) is not memoryview:
+    if type(data) is not bytes and type(data) is not bytearray and type(data) is not memoryview:
         raise failures.not_bytes(what, data)
+    if len(data) > INT32_MAX:
+        raise failures.too_long(what, len(data))
     return 0
 
 
@@ -107,15 +109,6 @@ cdef class ProducerBase:
                 serialized_value = self.value_serializer(topic, headers, value)
         check_bytes("key", serialized_key)
         check_bytes("value", serialized_value)
-        if timestamp_ms is None:
-            record.timestamp = wall_ms()
-        elif type(timestamp_ms) is not int:
-            raise failures.bad_timestamp(timestamp_ms)
-        elif not INT64_MIN <= timestamp_ms <= INT64_MAX:
-            raise failures.timestamp_out_of_range(timestamp_ms)
-        else:
-            record.timestamp = timestamp_ms
-
         budget = self.plane.core.max_block
         found = NULL
         if type(topic) is str:
@@ -126,7 +119,7 @@ cdef class ProducerBase:
             began = now_ns()
             resolved = self.engine.resolve_topic(topic, budget / 1e9)
             if isinstance(resolved, BaseException):
-                return FutureRecordMetadata.failed_with(topic, -1 if partition is None else partition, resolved)
+                return FutureRecordMetadata.failed_with(topic, -1, resolved)
             route = resolved
             budget = max(budget - (now_ns() - began), <int64_t>0)
         route.topic_.used.store(1, memory_order_relaxed)
@@ -135,23 +128,6 @@ cdef class ProducerBase:
         held_value = point_at(serialized_value, &record.value, &record.value_size)
         record.headers = NO_HEADERS
         record.headers_size = 1
-        if record.key_size > INT32_MAX:
-            raise failures.too_long("key", record.key_size)
-        if record.value_size > INT32_MAX:
-            raise failures.too_long("value", record.value_size)
-
-        future = FutureRecordMetadata.__new__(FutureRecordMetadata)
-        future.key_size = item_size(serialized_key)
-        future.value_size = item_size(serialized_value)
-        future.header_size = -1
-        future.timestamp = record.timestamp
-        if headers:
-            encode_headers(headers, encoded)
-            record.headers = encoded.data()
-            record.headers_size = encoded.size()
-            future.header_size = headers_payload(headers)
-
-        bound = record_upper_bound(&record)
         if partition is not None:
             if not is_index(partition):
                 raise failures.bad_partition(partition)
@@ -161,10 +137,30 @@ cdef class ProducerBase:
             chosen = self.asked(route, topic, key, serialized_key, value, serialized_value, &record)
         else:
             chosen = self.chosen(route.topic_, &record, &sticky)
+
+        future = FutureRecordMetadata.__new__(FutureRecordMetadata)
+        future.key_size = item_size(serialized_key)
+        future.value_size = item_size(serialized_value)
+        future.header_size = -1
+        if headers:   # only now: a serializer may have added to the list
+            encode_headers(headers, encoded)
+            record.headers = encoded.data()
+            record.headers_size = encoded.size()
+            future.header_size = headers_payload(headers)
+        bound = record_upper_bound(&record)
         if bound > self.plane.core.max_request_size:
             raise failures.record_too_large(route.topic, bound, self.plane.core.max_request_size)
         if bound > self.plane.core.memory_limit:
             raise failures.record_exceeds_buffer(route.topic, bound, self.plane.core.memory_limit)
+        if timestamp_ms is None:
+            record.timestamp = wall_ms()
+        elif type(timestamp_ms) is not int:
+            raise failures.bad_timestamp(timestamp_ms)
+        elif not INT64_MIN <= timestamp_ms <= INT64_MAX:
+            raise failures.timestamp_out_of_range(timestamp_ms)
+        else:
+            record.timestamp = timestamp_ms
+        future.timestamp = record.timestamp
         while True:
             target = route.topic_.partitions[chosen]
             if append(self.plane, target, &record, sticky, budget, &future.batch, &future.index) == APPENDED:

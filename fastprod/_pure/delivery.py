@@ -1,0 +1,396 @@
+"""How a batch ends, and who is told: futures that look, callbacks that are run, waiters that wake.
+
+A batch's outcome lives apart from its bytes, so a future that somebody keeps pins a few numbers and
+not a buffer. An outcome passes through two states: `done` (how it ended is known) and `settled`
+(its callbacks have run, too). Callbacks run a whole batch at a time, on the control thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, Protocol
+
+from fastprod import errors, failures
+from fastprod._pure import layout
+from fastprod.types import RecordMetadata, TopicPartition
+
+log: Final = logging.getLogger("fastprod")
+
+_CALLBACK: Final = 0
+_ERRBACK: Final = 1
+_BOTH: Final = 2
+
+
+class ControlThread(Protocol):
+    """What delivery asks of the engine: nobody may wait for the control thread on itself."""
+
+    def on_control_thread(self) -> bool: ...
+
+    def pump(self, seconds: float) -> None: ...
+
+
+class Host:
+    """What the outcomes of one plane share: the engine, once there is one."""
+
+    __slots__ = ("engine",)
+
+    def __init__(self) -> None:
+        self.engine: ControlThread | None = None
+
+    def on_control_thread(self) -> bool:
+        return self.engine is not None and self.engine.on_control_thread()
+
+
+class Registered(NamedTuple):
+    """One registered callback; `number` is the record's index in the batch."""
+
+    number: int
+    kind: int
+    future: FutureRecordMetadata
+    function: Callable[..., object]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class BatchOutcome:
+    """How one batch ended. `lock` guards the transitions; what a finished one holds is constant."""
+
+    __slots__ = (
+        "base_offset",
+        "callbacks",
+        "children",
+        "done",
+        "error",
+        "event",
+        "first_of_child",
+        "host",
+        "lock",
+        "log_append_time",
+        "record_errors",
+        "settled",
+        "topic_partition",
+        "value",
+    )
+
+    def __init__(self, host: Host, topic_partition: TopicPartition | None) -> None:
+        self.host = host
+        self.topic_partition = topic_partition
+        self.lock = threading.Lock()
+        self.done = False
+        self.settled = False
+        self.error: BaseException | None = None
+        self.record_errors: dict[int, Exception] | None = None
+        self.base_offset = -1
+        self.log_append_time = -1
+        self.value: Any = None  # what a future was given by hand
+        self.callbacks: list[Registered] = []
+        self.event: threading.Event | None = None
+        self.children: list[BatchOutcome] | None = None
+        self.first_of_child: list[int] = []
+
+    def finish(self) -> bool:
+        """Publish the outcome, whose fields are written. Whether callbacks are now due."""
+        with self.lock:
+            self.done = True
+            if self.callbacks:
+                return True
+            self.settled = True
+            event, self.event = self.event, None
+        if event is not None:
+            event.set()
+        return False
+
+    def split(self, children: list[BatchOutcome], first_of_child: list[int]) -> None:
+        """From now on `children` decide: child i the records from `first_of_child[i]` on. Nobody
+        else knows them yet, so their locks are free."""
+        with self.lock:
+            for entry in self.callbacks:
+                place = bisect_right(first_of_child, entry.number) - 1
+                index = entry.number - first_of_child[place]
+                children[place].callbacks.append(entry._replace(number=index))
+            self.callbacks = []
+            self.first_of_child = first_of_child
+            self.children = children
+            event, self.event = self.event, None
+        if event is not None:
+            event.set()  # who waits looks again and finds the child
+
+    def wait(self, seconds: float) -> None:
+        """Until settled or split, at most `seconds`."""
+        with self.lock:
+            if self.settled or self.children is not None:
+                return
+            if self.event is None:
+                self.event = threading.Event()
+            event = self.event
+        event.wait(seconds)
+
+    def run_callbacks(self) -> None:
+        """Run all callbacks in record order, those registered meanwhile too; then wake waiters."""
+        began = time.monotonic()
+        while True:
+            with self.lock:
+                entries, self.callbacks = self.callbacks, []
+                if not entries:
+                    self.settled = True
+                    event, self.event = self.event, None
+                    break
+            entries.sort(key=attrgetter("number"))
+            for entry in entries:
+                _call_back(entry, self)
+        if event is not None:
+            event.set()
+        took = time.monotonic() - began
+        if took > layout.SLOW_CALLBACKS:
+            log.warning(
+                "the delivery callbacks of one batch took %.1f s; they delay other callbacks and "
+                "decisions",
+                took,
+            )
+
+
+def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
+    """Call a registered function, if it is for this outcome; what it raises goes no further."""
+    error = failure_of(outcome, entry.number)
+    if entry.kind == (_ERRBACK if error is None else _CALLBACK):
+        return
+    try:
+        result = error if error is not None else metadata_of(outcome, entry.number, entry.future)
+        entry.function(*entry.args, result, **entry.kwargs)
+    except BaseException:
+        # A callback must not take the producer with it, not even by SystemExit.
+        log.exception("a delivery callback raised; the record's outcome stands")
+
+
+def failure_of(outcome: BatchOutcome, index: int) -> BaseException | None:
+    """The error of a record of a finished batch: the same object for everybody who asks."""
+    if outcome.record_errors:
+        return outcome.record_errors.get(index, outcome.error)
+    return outcome.error
+
+
+def metadata_of(outcome: BatchOutcome, index: int, future: FutureRecordMetadata) -> Any:
+    """The RecordMetadata of a record of an acknowledged batch."""
+    place = outcome.topic_partition
+    if place is None:
+        return outcome.value
+    return RecordMetadata(
+        place.topic,
+        place.partition,
+        place,
+        outcome.base_offset + index if outcome.base_offset >= 0 else -1,
+        outcome.log_append_time if outcome.log_append_time >= 0 else future._timestamp,
+        None,
+        future._key_size,
+        future._value_size,
+        future._header_size,
+    )
+
+
+def _detached(value: Any, error: BaseException | None) -> BatchOutcome:
+    """A finished outcome of its own, for a future that no batch decides."""
+    outcome = BatchOutcome(Host(), None)
+    outcome.value = value
+    outcome.error = error
+    outcome.done = outcome.settled = True
+    return outcome
+
+
+class FutureRecordMetadata:
+    """What `send` returns: the outcome of one record.
+
+    `is_done` (bool), `value` (RecordMetadata or None) and `exception` (or None) are attributes.
+    Callbacks run in record order on the producer's network thread, or at once, on the registering
+    thread, when the callbacks of the record's batch have run. The future keeps the outcome of its
+    batch, never its bytes.
+    """
+
+    __slots__ = ("_header_size", "_index", "_key_size", "_outcome", "_timestamp", "_value_size")
+
+    def __init__(
+        self,
+        outcome: BatchOutcome,
+        index: int,
+        timestamp: int,
+        key_size: int,
+        value_size: int,
+        header_size: int,
+    ) -> None:
+        self._outcome = outcome
+        self._index = index
+        self._timestamp = timestamp
+        self._key_size = key_size
+        self._value_size = value_size
+        self._header_size = header_size
+
+    @staticmethod
+    def failed_with(topic: str, partition: int, error: BaseException) -> FutureRecordMetadata:
+        """A future that has already failed with `error`."""
+        return FutureRecordMetadata(_detached(None, error), 0, -1, -1, -1, -1)
+
+    def _leaf(self) -> tuple[BatchOutcome, int]:
+        """Who decides this record now, and its index there: a child once the batch was split."""
+        outcome, index = self._outcome, self._index
+        while outcome.children is not None:
+            place = bisect_right(outcome.first_of_child, index) - 1
+            index -= outcome.first_of_child[place]
+            outcome = outcome.children[place]
+        return outcome, index
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the record was acknowledged or has failed."""
+        return self._leaf()[0].done
+
+    @property
+    def value(self) -> Any:
+        """The RecordMetadata once acknowledged, else None."""
+        outcome, index = self._leaf()
+        if not outcome.done or failure_of(outcome, index) is not None:
+            return None
+        return metadata_of(outcome, index, self)
+
+    @property
+    def exception(self) -> BaseException | None:
+        """The error once failed, else None. The records of one batch share it."""
+        outcome, index = self._leaf()
+        return failure_of(outcome, index) if outcome.done else None
+
+    def succeeded(self) -> bool:
+        """Whether the record was acknowledged."""
+        outcome, index = self._leaf()
+        return outcome.done and failure_of(outcome, index) is None
+
+    def failed(self) -> bool:
+        """Whether the record has failed."""
+        return self.exception is not None
+
+    def retriable(self) -> bool:
+        """Whether the record has failed with an error that sending it again may mend."""
+        return bool(getattr(self.exception, "retriable", False))
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The RecordMetadata; waits up to `timeout` seconds (None: without bound) for it.
+
+        Raises the record's error, or KafkaTimeoutError when it is not done in time (it is still on
+        its way then). It wakes when all callbacks of the record's batch have run.
+        """
+        outcome, index = self._leaf()
+        if not outcome.settled:
+            outcome, index = self._await(timeout)
+        error = failure_of(outcome, index)
+        if error is not None:
+            raise error
+        return metadata_of(outcome, index, self)
+
+    def _await(self, timeout: float | None) -> tuple[BatchOutcome, int]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        host = self._outcome.host
+        inside = host.on_control_thread()
+        while True:
+            outcome, index = self._leaf()
+            # The control thread runs the callbacks; if it waited for them here it would wait for
+            # itself. Being done is all it can ask for.
+            if outcome.settled or (inside and outcome.done):
+                return outcome, index
+            wait = layout.SIGNAL_SLICE
+            if deadline is not None:
+                wait = min(wait, deadline - time.monotonic())
+                if wait <= 0:
+                    raise failures.not_done_in_time(timeout or 0)
+            if inside and host.engine is not None:
+                host.engine.pump(wait)
+            else:
+                outcome.wait(wait)
+
+    def add_callback(
+        self, function: Callable[..., object], /, *args: Any, **kwargs: Any
+    ) -> FutureRecordMetadata:
+        """Call `function(*args, record_metadata, **kwargs)` once the record is acknowledged.
+        Returns the future."""
+        return self._register(_CALLBACK, function, args, kwargs)
+
+    def add_errback(
+        self, function: Callable[..., object], /, *args: Any, **kwargs: Any
+    ) -> FutureRecordMetadata:
+        """Call `function(*args, error, **kwargs)` once the record has failed. Returns the
+        future."""
+        return self._register(_ERRBACK, function, args, kwargs)
+
+    def add_both(
+        self, function: Callable[..., object], /, *args: Any, **kwargs: Any
+    ) -> FutureRecordMetadata:
+        """Call `function(*args, metadata_or_error, **kwargs)` once the record is done. Returns the
+        future."""
+        return self._register(_BOTH, function, args, kwargs)
+
+    def _register(
+        self,
+        kind: int,
+        function: Callable[..., object],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> FutureRecordMetadata:
+        if not callable(function):
+            raise TypeError(
+                f"a callback must be callable, not {type(function).__name__}: {function!r:.80}"
+            )
+        while True:
+            outcome, index = self._leaf()
+            entry = Registered(index, kind, self, function, args, kwargs)
+            with outcome.lock:
+                if outcome.children is not None:
+                    continue  # split between the look and the lock
+                if not outcome.settled:
+                    outcome.callbacks.append(entry)
+                    return self
+            _call_back(entry, outcome)
+            return self
+
+    def chain(self, future: Any) -> FutureRecordMetadata:
+        """Let `future` end as this one does. Returns this future."""
+        self.add_callback(future.success)
+        self.add_errback(future.failure)
+        return self
+
+    def success(self, value: Any) -> FutureRecordMetadata:
+        """End this future by hand with `value`; whatever becomes of the record no longer touches
+        it."""
+        return self._resolve(_detached(value, None))
+
+    def failure(self, error: BaseException | type[BaseException]) -> FutureRecordMetadata:
+        """End this future by hand with `error` (an exception or an exception class)."""
+        return self._resolve(_detached(None, error() if isinstance(error, type) else error))
+
+    def _resolve(self, mine: BatchOutcome) -> FutureRecordMetadata:
+        outcome, _ = self._leaf()
+        with outcome.lock:
+            if outcome.done:
+                raise errors.IllegalStateError(
+                    "This future is already complete; success() and failure() come too late."
+                )
+            due = [entry for entry in outcome.callbacks if entry.future is self]
+            outcome.callbacks = [entry for entry in outcome.callbacks if entry.future is not self]
+            self._outcome, self._index = mine, 0
+        for entry in due:
+            _call_back(entry._replace(number=0), mine)
+        return self
+
+    def __repr__(self) -> str:
+        state = "succeeded" if self.succeeded() else "failed" if self.failed() else "pending"
+        return f"<FutureRecordMetadata {state}>"
+
+
+def live_objects() -> dict[str, int]:
+    """How many batches and futures exist in this process: what leak tests look at."""
+    found = gc.get_objects()
+    return {
+        "batches": sum(type(each) is BatchOutcome for each in found),
+        "futures": sum(type(each) is FutureRecordMetadata for each in found),
+    }

@@ -1,0 +1,333 @@
+"""The data plane as Python sees it: what the control plane tells it, and what it hears back
+(DESIGN.md, "The seam")."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastprod import failures
+from fastprod._pure import io_loop, layout
+from fastprod._pure.accumulator import TopicRoute
+from fastprod._pure.batch import Batch, ParkedBatch, flagged
+from fastprod._pure.core import Core
+from fastprod._pure.delivery import BatchOutcome, ControlThread
+from fastprod._pure.io_loop import IoLoop
+from fastprod._pure.record_batch import (
+    DecodedRecord,
+    frame_headers,
+    frame_record,
+    place_record,
+)
+
+if TYPE_CHECKING:
+    from fastprod.config import PlaneOptions
+
+AbortedBatch = tuple[str, int, int, bytes, int, int, bool]
+
+
+def _settled(outcome: BatchOutcome) -> bool:
+    if outcome.children is not None:
+        return all(map(_settled, outcome.children))
+    return outcome.settled
+
+
+class DataPlane:
+    """Accumulator and sender: accepts records, delivers batches, reports what it cannot decide.
+
+    `options`: a config.PlaneOptions; `event_fd`: a non-blocking socket that gets one byte when
+    events or callbacks are due. It must stay open as long as this object lives.
+    """
+
+    def __init__(self, options: PlaneOptions, event_fd: int) -> None:
+        self.core = Core(options, event_fd)
+        self.routes: dict[str, TopicRoute] = {}
+        self._loop = IoLoop(self.core)
+
+    def __del__(self) -> None:
+        core = getattr(self, "core", None)
+        if core is not None:
+            core.close()
+
+    @property
+    def engine(self) -> ControlThread | None:
+        """What `send` asks when it cannot go on by itself."""
+        return self.core.host.engine
+
+    def bind(self, engine: ControlThread) -> None:
+        self.core.host.engine = engine
+
+    # --- Start and end --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the I/O thread."""
+        self._loop.start()
+
+    def stop(self) -> None:
+        """End the I/O thread and close its connections. What is unfinished stays; `abort` ends
+        it."""
+        self._loop.stop()
+
+    def close_appends(self) -> None:
+        """From now on `send` raises IllegalStateError, and partial batches leave at once."""
+        self.core.closing = True
+        self.core.pool.close()
+        self.core.urge()
+
+    # --- Topics and connections -----------------------------------------------------------------
+
+    def set_topic(self, topic: str, topic_id: bytes | None, leaders: Sequence[int]) -> TopicRoute:
+        """Create or update a topic: `topic_id` 16 bytes or None, `leaders[partition]` a node id or
+        -1."""
+        core = self.core
+        with core.lock:
+            route = core.topics.get(topic)
+            if route is None:
+                route = core.topics[topic] = TopicRoute(core, topic)
+            for partition in route.update(topic_id, list(leaders)):
+                with partition.lock:
+                    gone = list(partition.queue)
+                    partition.queue.clear()
+                for batch in gone:
+                    batch.close(full=False)
+                    core.vanish_one(batch)
+            for partition in route.partitions:
+                if partition.queue:
+                    core.arrive(partition)
+        self.routes[topic] = route
+        return route
+
+    def forget_topic(self, topic: str) -> None:
+        """Take an idle topic out of `routes`; `set_topic` brings it back as it was."""
+        self.routes.pop(topic, None)
+
+    def reset_topic(self, topic: str) -> None:
+        """The topic was deleted and created again: sequences start anew once nothing of the old is
+        in flight."""
+        with self.core.lock:
+            route = self.core.topics.get(topic)
+            if route is not None and self.core.idempotent:
+                for partition in (*route.partitions, *route.vanished.values()):
+                    partition.reset_wanted = True
+                    self.core.review(partition)
+
+    def set_leader_limit(self, topic: str, limit: int) -> None:
+        """New batches of the topic stay at or below `limit` bytes on the wire; 0: no limit of its
+        own."""
+        route = self.core.topics.get(topic)
+        if route is not None:
+            route.wire_limit = limit
+
+    def attach(self, node_id: int, fd: int, produce_version: int) -> None:
+        """Hand over a connected, non-blocking socket, which the I/O thread owns and closes from
+        now on."""
+        self._loop.command(io_loop.ATTACH, node_id, fd, produce_version)
+
+    def detach(self, node_id: int, reason: str) -> None:
+        """Close the connection to a broker; what was in flight on it is parked as lost."""
+        self._loop.command(io_loop.DETACH, node_id, why=reason)
+
+    def connection_failed(self, node_id: int) -> None:
+        """No connection could be made: ask again when batches wait."""
+        self._loop.command(io_loop.FAILED, node_id)
+
+    def set_identity(self, producer_id: int, epoch: int) -> None:
+        """The producer id and epoch for new batches; -1, -1: none, and nothing idempotent
+        leaves."""
+        core = self.core
+        with core.lock:
+            core.identity = (producer_id, epoch)
+            for route in core.topics.values():
+                for partition in route.partitions:
+                    if partition.broken or partition.unresolved >= 0:
+                        core.review(partition)
+        core.urge()
+
+    def set_idempotent(self, idempotent: bool) -> None:
+        """Before the first batch has left: whether batches carry a producer id and sequence."""
+        self.core.idempotent = idempotent
+        self.core.urge()
+
+    # --- Events and verdicts --------------------------------------------------------------------
+
+    def take_events(self) -> list[tuple[Any, ...]]:
+        """The events since the last call; see DESIGN.md."""
+        return self.core.take_events()
+
+    def run_callbacks(self) -> int:
+        """On the control thread: run the callbacks of one batch; how many batches still wait."""
+        core = self.core
+        if not core.due:
+            return 0
+        outcome, charge = core.due.popleft()
+        outcome.run_callbacks()
+        core.pool.settle(charge)
+        core.settle(outcome)
+        return len(core.due)
+
+    def retry(
+        self, parked: ParkedBatch, delay_ms: float, *, unknown: bool, renumber: bool = False
+    ) -> None:
+        """Back into its queue; its partition sends nothing before `delay_ms` have passed."""
+        with self.core.lock:
+            self.core.retry(parked, delay_ms / 1000, unknown, renumber)
+
+    def fail(
+        self,
+        parked: ParkedBatch,
+        error: BaseException,
+        *,
+        unknown: bool,
+        record_errors: dict[int, Exception] | None = None,
+    ) -> None:
+        """It has failed with `error`, the records in `record_errors` with theirs."""
+        with self.core.lock:
+            self.core.fail(parked, error, unknown, record_errors)
+
+    def succeed(self, parked: ParkedBatch, base_offset: int, log_append_time: int) -> None:
+        """It is in the log after all."""
+        with self.core.lock:
+            self.core.succeed(parked, base_offset, log_append_time)
+
+    def split(self, parked: ParkedBatch, groups: Sequence[Sequence[DecodedRecord]]) -> None:
+        """Replace it by one batch a group of decoded records, in order, in its old place."""
+        with self.core.lock:
+            parent = self.core.unpark(parked)
+            if parent is None:
+                return
+            if parent.ended:
+                self.core.account(parent, unknown=False)
+            else:
+                self.core.replace(parent, _children(self.core, parent, groups))
+            self.core.review(parent.partition)
+
+    def fail_queued(self, error: BaseException) -> None:
+        """Fail every batch that was never sent."""
+        core = self.core
+        with core.lock:
+            for batch in list(core.pending):
+                if batch.attempts == 0 and not batch.in_request:
+                    core.fail_unsent(batch, error)
+
+    def abort(self, error: BaseException) -> list[AbortedBatch]:
+        """End all that is left with (a copy of) `error`; a tuple for each batch, see DESIGN.md."""
+        left: list[AbortedBatch] = []
+        core = self.core
+        with core.lock:
+            while (batch := core.oldest()) is not None:
+                partition = batch.partition
+                if not batch.in_request and not batch.parked:
+                    core.remove_queued(batch)
+                maybe_written = batch.unknown or (batch.reached and batch.attempts > 0)
+                place = partition.topic_partition
+                times = (batch.base_timestamp, batch.count, maybe_written)
+                left.append((*place, batch.codec, batch.body_bytes(), *times))
+                core.end(batch, flagged(error, maybe_written))
+        return left
+
+    # --- Waiting --------------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float | None) -> bool:
+        """Let every batch that exists leave, and wait up to `timeout_s` (None: without bound) until
+        each is done and its callbacks have run. False: not in time."""
+        core = self.core
+        if core.host.on_control_thread():
+            raise failures.flush_in_callback()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        core.flush_until = max(core.flush_until, time.monotonic())
+        core.urge()
+        with core.registry:
+            waiting = list(core.unsettled)
+            core.flush_waiters += 1
+            try:
+                while True:
+                    while waiting and _settled(waiting[-1]):
+                        waiting.pop()
+                    if not waiting:
+                        return True
+                    rest = layout.SIGNAL_SLICE
+                    if deadline is not None:
+                        rest = min(rest, deadline - time.monotonic())
+                        if rest <= 0:
+                            return False
+                    core.registry.wait(rest)
+            finally:
+                core.flush_waiters -= 1
+
+    def incomplete(self) -> int:
+        """Batches that are not done, or whose callbacks have not run."""
+        with self.core.registry:
+            return len(self.core.unsettled)
+
+    # --- Counters -------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, float]:
+        """Totals of the whole producer; the names are in DESIGN.md."""
+        core = self.core
+        with core.lock:
+            result = core.counters.take()
+            for route in core.topics.values():
+                for partition in (*route.partitions, *route.vanished.values()):
+                    result["records_appended"] += partition.records_appended
+                    result["record_bytes"] += partition.record_bytes
+                    largest = max(result["record_size_max"], partition.record_size_max)
+                    result["record_size_max"] = largest
+                    partition.record_size_max = 0
+            with core.registry:
+                pending = list(core.pending)
+            result["records_queued"] = sum(batch.count for batch in pending)
+            result["bytes_queued"] = sum(batch.raw_bytes for batch in pending)
+            connections = [outbox.connection for outbox in self._loop.outboxes.values()]
+        open_ones = [connection for connection in connections if connection is not None]
+        result["requests_in_flight"] = sum(len(each.in_flight) for each in open_ones)
+        result["connections"] = len(open_ones)
+        result["memory_used"] = core.pool.charged
+        result["callbacks_waiting"] = len(core.due)
+        return result
+
+    def topic_counters(self) -> dict[str, dict[str, float]]:
+        """Totals by topic; the names are in DESIGN.md."""
+        with self.core.lock:
+            return {name: route.counters.take() for name, route in self.core.topics.items()}
+
+    def node_counters(self) -> dict[int, dict[str, float]]:
+        """Totals by broker; the names are in DESIGN.md."""
+        result = {}
+        with self.core.lock:
+            for node_id, outbox in self._loop.outboxes.items():
+                result[node_id] = outbox.counters.take()
+                connection = outbox.connection
+                in_flight = len(connection.in_flight) if connection is not None else 0
+                result[node_id]["in_flight"] = in_flight
+        return result
+
+
+def _children(core: Core, parent: Batch, groups: Sequence[Sequence[DecodedRecord]]) -> list[Batch]:
+    """One batch a group, numbered on from the parent's base, in the parent's place."""
+    children = []
+    sequences = itertools.accumulate(map(len, groups), initial=parent.base_sequence)
+    for place, (group, sequence) in enumerate(zip(groups, sequences, strict=False)):
+        child = Batch(
+            parent.partition,
+            BatchOutcome(core.host, parent.partition.topic_partition),
+            created=parent.created,
+            limit=0,
+            charge=0,
+            base_timestamp=group[0][0],
+        )
+        for index, (timestamp, key, value, headers) in enumerate(group):
+            framed = frame_record(key, value, frame_headers(headers))
+            child.records += place_record(framed, timestamp - child.base_timestamp, index)
+            child.max_timestamp = max(child.max_timestamp, timestamp)
+        child.count = len(group)
+        child.close(full=True)
+        child.split_product = True
+        child.charge = len(child.records)
+        child.ordinal = (*parent.ordinal, place)
+        child.producer_id = parent.producer_id
+        child.producer_epoch = parent.producer_epoch
+        child.base_sequence = sequence & layout.SEQUENCE_MASK if parent.stamped else -1
+        children.append(child)
+    return children

@@ -1,0 +1,33 @@
+"""How one thread ends another's sleep in select."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+
+class Wakeup:
+    """A byte in a socket for a thread that sleeps in select: one, until the sleeper says that it
+    woke."""
+
+    __slots__ = ("_lock", "_sent", "_socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._lock = threading.Lock()
+        self._sent = False
+
+    def send(self) -> None:
+        with self._lock:
+            if self._sent:
+                return
+            self._sent = True
+        # An error means full, and the sleeper wakes anyway, or closed, and nobody is left to wake.
+        with contextlib.suppress(OSError):
+            self._socket.send(b"!")
+
+    def seen(self) -> None:
+        """The sleeper is awake and will look at everything now."""
+        with self._lock:
+            self._sent = False

@@ -1,0 +1,168 @@
+"""Carries verdicts out: what `verdict.judge` decides about a parked batch is done to it here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fastprod import _backend
+from fastprod.control import refusals, splitting
+from fastprod.control.backoff import backoff_ms, retry_cap_ms
+from fastprod.control.cluster import Broker, Cluster, Leader
+from fastprod.control.journal import Journal
+from fastprod.control.loop import Loop
+from fastprod.control.metadata import Metadata
+from fastprod.control.refusals import Refusal
+from fastprod.control.seam import Parked, Plane
+from fastprod.control.verdict import Action, BatchFacts, Rules, Verdict, judge
+
+
+class ArbiterSettings(NamedTuple):
+    """`largest_body`: bytes that the records of one batch can have uncompressed."""
+
+    retry_backoff_ms: float
+    request_timeout_ms: float
+    largest_body: int
+
+
+class Arbiter:
+    """Control thread only. Whatever happens, every batch it is given gets a verdict."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        plane: Plane,
+        metadata: Metadata,
+        journal: Journal,
+        settings: ArbiterSettings,
+        rules: Rules,
+        on_fatal: Callable[[Exception], None],
+    ) -> None:
+        self.rules = rules
+        self.fatal: Exception | None = None
+        self._loop = loop
+        self._plane = plane
+        self._metadata = metadata
+        self._cluster: Cluster = metadata.cluster
+        self._journal = journal
+        self._settings = settings
+        self._on_fatal = on_fatal
+        self._sizes = splitting.SizeMemory()
+
+    def handle(self, parked: Parked) -> None:
+        """Judge a parked batch and do what the verdict says."""
+        try:
+            self._carry_out(parked, judge(_facts(parked), self.rules, self._loop.now()))
+        except Exception as error:
+            # A batch without a verdict blocks its partition for good and never ends.
+            self._journal.error("Internal error about a parked batch: %r", error, cause=error)
+            failure = refusals.internal_error(parked.topic, parked.partition, error)
+            self._plane.fail(parked, failure, unknown=True)
+
+    def forget_sizes(self, topic: str) -> None:
+        """The topic's limit may have been raised."""
+        self._sizes.forget(topic)
+
+    def _carry_out(self, parked: Parked, verdict: Verdict) -> None:
+        self._journal.debug(
+            "%r partition %s: code %s, attempt %s: %s",
+            *(parked.topic, parked.partition, parked.error_code, parked.attempts, verdict),
+        )
+        hinted = verdict.hint and self._take_hint(parked)
+        if verdict.refresh:
+            self._metadata.refresh(parked.topic)
+        if verdict.action is Action.SUCCEED:
+            self._plane.succeed(parked, -1, -1)
+        elif self.fatal is not None and verdict.action is not Action.FAIL:
+            error = refusals.marked(refusals.repeated(self.fatal), verdict.unknown)
+            self._plane.fail(parked, error, unknown=verdict.unknown)
+        elif verdict.action is Action.RETRY:
+            self._retry(parked, verdict, hinted)
+        elif verdict.action is Action.SPLIT:
+            self._split(parked)
+        else:
+            self._fail(parked, verdict)
+
+    def _retry(self, parked: Parked, verdict: Verdict, hinted: bool) -> None:
+        leader = self._cluster.leader_of(parked.topic, parked.partition)
+        if hinted or leader not in (-1, parked.node_id):
+            # A newer leader is known: it has nothing to recover from (KIP-951).
+            delay_ms = 0.0
+        else:
+            base = self._settings.retry_backoff_ms
+            delay_ms = backoff_ms(base, retry_cap_ms(base), max(1, parked.attempts))
+        self._plane.retry(parked, delay_ms, unknown=verdict.unknown, renumber=verdict.renumber)
+
+    def _take_hint(self, parked: Parked) -> bool:
+        if parked.leader_hint is None:
+            return False
+        node_id, epoch, host, port = parked.leader_hint
+        address = Broker(node_id, host, port) if host else None
+        leader = Leader(node_id, epoch)
+        if not self._cluster.apply_hint(parked.topic, parked.partition, leader, address):
+            return False
+        self._metadata.hinted(parked.topic)
+        return True
+
+    def _fail(self, parked: Parked, verdict: Verdict) -> None:
+        refusal = _refusal(parked, verdict)
+        own: dict[int, Exception] | None = None
+        if verdict.expired:
+            elapsed_ms = (self._loop.now() - parked.created) * 1000
+            timeout_ms = self.rules.delivery_timeout_s * 1000
+            error = refusals.expired_error(refusal, elapsed_ms, timeout_ms)
+        elif parked.record_errors:
+            error, own = refusals.record_errors(refusal, list(parked.record_errors))
+        else:
+            error = refusals.batch_error(refusal, self._settings.request_timeout_ms)
+        if not parked.done:
+            self._journal.warning("%s", error)
+        self._plane.fail(parked, error, unknown=verdict.unknown, record_errors=own)
+        if verdict.action is Action.FATAL:
+            self._on_fatal(error)
+
+    def _split(self, parked: Parked) -> None:
+        """10: in two or more. New batches of the topic are made smaller, too."""
+        limit = self._sizes.refused(parked.topic, parked.size)
+        self._plane.set_leader_limit(parked.topic, limit)
+        self._metadata.limited(parked.topic)
+        plain = splitting.plain_body(parked, self._settings.largest_body)
+        records = _backend.decode_records(plain, parked.base_timestamp, parked.record_count)
+        # The limit is about wire bytes; the records are weighed uncompressed.
+        target = limit * len(plain) / max(1, parked.size)
+        groups = splitting.groups(records, target)
+        self._journal.info(
+            "Topic %r refuses a batch of %s bytes; sending it in %s parts, new ones smaller",
+            *(parked.topic, parked.size, len(groups)),
+        )
+        self._plane.split(parked, groups)
+
+
+def _facts(parked: Parked) -> BatchFacts:
+    return BatchFacts(
+        error_code=parked.error_code,
+        record_count=parked.record_count,
+        attempts=parked.attempts,
+        created=parked.created,
+        done=parked.done,
+        reached=parked.reached,
+        unknown=parked.unknown,
+        base_sequence=parked.base_sequence,
+        last_acked_sequence=parked.last_acked_sequence,
+        last_acked_offset=parked.last_acked_offset,
+        unresolved_sequence=parked.unresolved_sequence,
+        log_start_offset=parked.log_start_offset,
+        has_record_errors=bool(parked.record_errors),
+    )
+
+
+def _refusal(parked: Parked, verdict: Verdict) -> Refusal:
+    return Refusal(
+        parked.topic,
+        parked.partition,
+        parked.record_count,
+        parked.attempts,
+        parked.error_code,
+        parked.error_message,
+        verdict.unknown,
+    )

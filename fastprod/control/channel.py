@@ -1,0 +1,205 @@
+"""The way of the control plane's own requests: to any broker that answers.
+
+Metadata and InitProducerId can be asked of every broker. A request goes out on the ready
+connection with the least to do; while there is none it waits here, and brokers are dialed: known
+ones first, bootstrap servers when no broker is known or each one's last attempt failed (KIP-899).
+A host that swallows packets must not hold up the others: after a second without success the next
+one is dialed beside it.
+"""
+
+from __future__ import annotations
+
+import collections
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from fastprod.control.connection import Connection, Receiver, State, Target
+from fastprod.control.dialer import Dialer
+from fastprod.control.journal import Journal
+from fastprod.control.loop import Timer
+from fastprod.control.wire import Call
+
+_STAGGER_S: Final = 1.0
+_MOST_DIALING: Final = 4
+# A connection that waits for an answer past its idle time is looked at again this often.
+_IDLE_CHECK_S: Final = 0.1
+
+
+class Channel:
+    """Control thread only. `brokers` and `bootstrap` return whom it may dial at the moment."""
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        journal: Journal,
+        bootstrap: Sequence[Target],
+        brokers: Callable[[], Sequence[Target]],
+        max_idle_s: float,
+    ) -> None:
+        self._dialer = dialer
+        self._loop = dialer.loop
+        self._journal = journal
+        self._bootstrap = list(bootstrap)
+        self._brokers = brokers
+        self._max_idle_s = max_idle_s
+        self._connections: list[Connection] = []
+        self._queue: collections.deque[tuple[Call[Any], Receiver]] = collections.deque()
+        self._last_dial = float("-inf")
+        self._retry: Timer | None = None
+        self._idle: Timer | None = None
+        self._bootstrap_only = True
+        self._closed = False
+        self._announced: dict[str, str] = {}
+
+    @property
+    def bootstrap_connected(self) -> bool:
+        """Whether a bootstrap server's handshake is done and its connection is open."""
+        return any(
+            each.state is State.READY and isinstance(each.target.node, str)
+            for each in self._connections
+        )
+
+    def troubles(self) -> list[str]:
+        """Return what went wrong last with each server we would ask, in words."""
+        targets = [*self._brokers(), *self._bootstrap]
+        reasons = (self._dialer.reconnects.reason(each.name) for each in targets)
+        failed = [each for each in reasons if each]
+        waiting = [
+            f"still waiting for {each.target.name}"
+            for each in self._connections
+            if each.state in (State.DIALING, State.HANDSHAKE) or each.open_requests
+        ]
+        return list(dict.fromkeys([*failed, *waiting]))
+
+    def submit(self, call: Call[Any], receiver: Receiver) -> None:
+        """Send a request as soon as there is a connection for it. `receiver(answer, None)` or, when
+        the connection breaks under it, `receiver(None, error)`; the caller tries again."""
+        self._queue.append((call, receiver))
+        self._pump()
+
+    def distrust(self, node_id: int, reason: str) -> None:
+        """The data plane's connection to that broker stopped answering: ask another one."""
+        for each in list(self._connections):
+            if each.target.node == node_id:
+                each.close(reason)
+
+    def rebootstrap(self, reason: str) -> None:
+        """Forget the brokers and start again from the bootstrap servers (KIP-1102)."""
+        self._journal.warning("Starting over from the bootstrap servers: %s", reason)
+        self._bootstrap_only = True
+        self._dialer.reconnects.forget()
+        for each in list(self._connections):
+            each.close("starting over from the bootstrap servers")
+        self._pump()
+
+    def brokers_known(self) -> None:
+        """Metadata has arrived: from now on brokers are asked before bootstrap servers."""
+        self._bootstrap_only = False
+
+    def close(self) -> None:
+        """Close all connections; requests that wait are let go without an answer."""
+        self._closed = True
+        self._queue.clear()
+        for timer in (self._retry, self._idle):
+            if timer is not None:
+                timer.cancel()
+        for each in list(self._connections):
+            each.close("the producer is closing")
+
+    # Sending
+
+    def _pump(self) -> None:
+        while self._queue and not self._closed:
+            ready = [each for each in self._connections if each.state is State.READY]
+            if not ready:
+                self._dial()
+                return
+            # A throttled one holds back what it is given; still better than nothing.
+            best = min(ready, key=lambda each: (each.throttled_until, each.open_requests))
+            call, receiver = self._queue.popleft()
+            try:
+                best.request(call, receiver)
+            except Exception as error:
+                # The broker has no version of it that we speak.
+                self._loop.guard(receiver, None, error)
+        self._watch_idle()
+
+    # Connecting
+
+    def _dial(self) -> None:
+        """Begin a connection if it is time for one; otherwise see to it that we come back."""
+        now = self._loop.now()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        busy = {each.target.node for each in self._connections}
+        again_at = self._last_dial + _STAGGER_S
+        if not busy or (now >= again_at and len(busy) < _MOST_DIALING):
+            target, allowed_at = self._choose(busy)
+            if target is not None and allowed_at <= now:
+                self._last_dial = now
+                again_at = now + _STAGGER_S
+                self._connections.append(
+                    self._dialer.open(target, self._became_ready, self._was_closed)
+                )
+            elif target is not None:
+                again_at = allowed_at
+            else:
+                again_at = now + _STAGGER_S
+        self._retry = self._loop.call_later(again_at - now, self._pump)
+
+    def _choose(self, busy: set[int | str]) -> tuple[Target | None, float]:
+        """Return whom to dial next and from when on that is allowed."""
+        reconnects = self._dialer.reconnects
+        brokers = [] if self._bootstrap_only else list(self._brokers())
+        candidates = brokers
+        if all(reconnects.failures(each.name) > 0 for each in brokers):
+            candidates = [*brokers, *self._bootstrap]
+        candidates = [each for each in candidates if each.node not in busy]
+        if not candidates:
+            return None, 0.0
+        random.shuffle(candidates)
+        best = min(candidates, key=lambda each: reconnects.allowed_at(each.name))
+        return best, reconnects.allowed_at(best.name)
+
+    def _became_ready(self, connection: Connection) -> None:
+        self._announced.pop(connection.target.name, None)
+        self._journal.debug("Connected to %s (%s)", connection.target.name, connection.target.node)
+        self._pump()
+
+    def _was_closed(self, connection: Connection, error: Exception) -> None:
+        self._connections = [each for each in self._connections if each is not connection]
+        if not self._closed:
+            self._announce(connection, str(error))
+            self._pump()
+
+    def _announce(self, connection: Connection, reason: str) -> None:
+        """Log a trouble once, not once an attempt."""
+        name = connection.target.name
+        if connection.answers:
+            self._journal.debug("%s", reason)
+        elif self._announced.get(name) != reason:
+            self._announced[name] = reason
+            self._journal.warning("Cannot use %s: %s", name, reason)
+
+    # Idling
+
+    def _watch_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        quiet = [each for each in self._connections if each.state is State.READY]
+        if not quiet or self._max_idle_s <= 0:
+            return
+        due = min(each.last_used for each in quiet) + self._max_idle_s
+        self._idle = self._loop.call_later(
+            max(_IDLE_CHECK_S, due - self._loop.now()), self._close_idle
+        )
+
+    def _close_idle(self) -> None:
+        limit = self._loop.now() - self._max_idle_s
+        for each in list(self._connections):
+            if each.state is State.READY and not each.open_requests and each.last_used <= limit:
+                each.close("idle")
+        self._watch_idle()

@@ -1,0 +1,126 @@
+"""The producer id and its epoch (KIP-98, KIP-360).
+
+    NONE --InitProducerId asked--> ASKED --answered--> HELD --epochs used up--> ASKED
+                                     |  ^                |
+                                 refused: wait        bump: epoch + 1, nobody is asked
+
+While there is none the data plane lets nothing idempotent leave. What is refused for good (a
+missing permission) fails what is queued and is asked again all the same: permissions change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from fastprod import errors
+from fastprod.control import wire
+from fastprod.control.backoff import backoff_ms, retry_cap_ms
+from fastprod.control.channel import Channel
+from fastprod.control.journal import Journal
+from fastprod.control.loop import Loop, Timer
+from fastprod.control.seam import Plane
+
+LAST_EPOCH: Final = 32767
+_NONE: Final = (-1, -1)
+_CLUSTER_DENIED: Final = 31
+
+
+class Identity:
+    """Control thread only. Does nothing until `start`."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        channel: Channel,
+        plane: Plane,
+        journal: Journal,
+        retry_backoff_ms: float,
+        on_unsupported: Callable[[Exception], None],
+    ) -> None:
+        """`on_unsupported`: the broker has no InitProducerId that we could use."""
+        self.current: tuple[int, int] = _NONE
+        self._loop = loop
+        self._channel = channel
+        self._plane = plane
+        self._journal = journal
+        self._retry_backoff_ms = retry_backoff_ms
+        self._on_unsupported = on_unsupported
+        self._asking = False
+        self._stopped = False
+        self._failures = 0
+        self._retry: Timer | None = None
+
+    def start(self) -> None:
+        """Ask for a producer id."""
+        if self._asking or self._stopped:
+            return
+        self._asking = True
+        self._channel.submit(wire.init_producer_id(), self._answered)
+
+    def stop(self) -> None:
+        """Ask no more (closing, or no idempotence after all)."""
+        self._stopped = True
+        if self._retry is not None:
+            self._retry.cancel()
+
+    def need_epoch(self, topic: str, partition: int, producer_id: int, epoch: int) -> None:
+        """A partition is blocked under (producer_id, epoch) and needs a newer identity."""
+        if (producer_id, epoch) != self.current or self._stopped:
+            # Another partition asked first; the newer identity serves both.
+            return
+        if epoch < LAST_EPOCH:
+            self._adopt(producer_id, epoch + 1)
+            why = f"{topic!r} partition {partition} could not go on under epoch {epoch}"
+            self._journal.debug("Producer id %s: epoch %s, because %s", *self.current, why)
+            return
+        self._journal.info("Producer id %s has used up its epochs; asking for another", producer_id)
+        self._adopt(*_NONE)
+        self.start()
+
+    def _adopt(self, producer_id: int, epoch: int) -> None:
+        self.current = (producer_id, epoch)
+        self._plane.set_identity(producer_id, epoch)
+
+    def _answered(self, answer: wire.NewIdentity | None, error: Exception | None) -> None:
+        self._asking = False
+        if self._stopped:
+            return
+        if answer is not None and answer.error_code == 0:
+            self._failures = 0
+            self._adopt(answer.producer_id, answer.epoch)
+            self._journal.debug("Producer id %s, epoch %s", *self.current)
+            return
+        if isinstance(error, errors.UnsupportedVersionError):
+            self._on_unsupported(error)
+            return
+        if answer is not None and not errors.for_code(answer.error_code).retriable:
+            self._refused(answer.error_code)
+        self._try_again()
+
+    def _refused(self, code: int) -> None:
+        error = refused_error(code)
+        if self._failures == 0:
+            self._journal.error("%s", error)
+        self._plane.fail_queued(error)
+
+    def _try_again(self) -> None:
+        self._failures += 1
+        base = self._retry_backoff_ms
+        delay_ms = backoff_ms(base, retry_cap_ms(base), self._failures)
+        self._retry = self._loop.call_later(delay_ms / 1000, self.start)
+
+
+def refused_error(code: int) -> Exception:
+    """Return the error of records that cannot leave because there is no producer id."""
+    kind = errors.for_code(code)
+    remedy = "Set enable_idempotence=False to do without the guarantee against duplicates."
+    if code == _CLUSTER_DENIED:
+        remedy = (
+            "Grant the principal the ACL operation IdempotentWrite on the cluster, or Write on a "
+            "topic, or set enable_idempotence=False and do without the guarantee against "
+            "duplicates."
+        )
+    error = kind(f"The brokers refuse a producer id (InitProducerId): {kind.description} {remedy}")
+    error.maybe_written = False
+    return error

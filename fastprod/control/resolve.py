@@ -1,0 +1,101 @@
+"""Host names to addresses, without ever blocking the control loop.
+
+`getaddrinfo` cannot be interrupted or given a timeout, so it runs in a daemon thread that lives
+for one question. A host that is being asked for is not asked for again: a resolver that hangs
+costs one thread a host, not one an attempt.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fastprod.control.loop import Loop
+
+
+class Address(NamedTuple):
+    """One way to reach a host: what `socket.socket` and `connect` take. `host` is the name a
+    certificate is checked against."""
+
+    family: int
+    kind: int
+    protocol: int
+    sockaddr: tuple[Any, ...]
+    host: str
+
+    def __str__(self) -> str:
+        ip, port = self.sockaddr[0], self.sockaddr[1]
+        return f"[{ip}]:{port}" if self.family == socket.AF_INET6 else f"{ip}:{port}"
+
+
+Answer = list[Address] | OSError
+Receiver = Callable[[Answer], None]
+
+
+class Resolver:
+    """Resolves for one loop; answers arrive on its thread."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: dict[tuple[str, int, bool], list[Receiver]] = {}
+
+    def resolve(self, host: str, port: int, canonical: bool, receiver: Receiver) -> None:
+        """Have `receiver` called with the addresses of a host, or with the OSError it gave.
+
+        `canonical`: name each address by its reverse look-up
+        (client_dns_lookup='resolve_canonical_bootstrap_servers_only').
+        """
+        question = (host, port, canonical)
+        waiting = self._waiting.setdefault(question, [])
+        waiting.append(receiver)
+        if len(waiting) > 1:
+            return
+        thread = threading.Thread(
+            target=self._ask, args=question, name=f"fastprod-resolve-{host}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # No more threads, or the interpreter is on its way out.
+            failure = OSError(f"no thread to resolve it with: {error}")
+            self._loop.call_threadsafe(lambda: self._answer(question, failure))
+
+    def _ask(self, host: str, port: int, canonical: bool) -> None:
+        answer: Answer
+        try:
+            answer = look_up(host, port, canonical)
+        except OSError as error:
+            answer = error
+        except Exception as error:
+            # A name that no resolver takes, such as one with an empty label (UnicodeError).
+            answer = OSError(f"not a host name: {error}")
+        self._loop.call_threadsafe(lambda: self._answer((host, port, canonical), answer))
+
+    def _answer(self, question: tuple[str, int, bool], answer: Answer) -> None:
+        for receiver in self._waiting.pop(question, []):
+            receiver(answer)
+
+
+def look_up(host: str, port: int, canonical: bool) -> list[Address]:
+    """Return the addresses of a host in the resolver's order; blocks. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [
+        Address(family, kind, protocol, sockaddr, host)
+        for family, kind, protocol, _, sockaddr in found
+        if family in (socket.AF_INET, socket.AF_INET6)
+    ]
+    addresses = list(dict.fromkeys(addresses))
+    if canonical:
+        addresses = [each._replace(host=_canonical_name(each, host)) for each in addresses]
+    if not addresses:
+        raise OSError("the name has no IPv4 or IPv6 address")
+    return addresses
+
+
+def _canonical_name(address: Address, fallback: str) -> str:
+    try:
+        return socket.gethostbyaddr(str(address.sockaddr[0]))[0]
+    except OSError:
+        return fallback

@@ -1,0 +1,55 @@
+"""What a closed producer could not deliver, kept as batches and decoded when somebody looks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from fastprod import _backend, compression
+from fastprod.control.seam import AbortedBatch
+from fastprod.types import UndeliveredRecord
+
+
+class Undelivered:
+    """The records of aborted batches: `len()` is cheap, iterating decodes. Any thread."""
+
+    def __init__(self, error: Exception, largest_body: int) -> None:
+        """`error`: what their futures failed with; `largest_body`: bytes of a batch's records."""
+        self._error = error
+        self._largest_body = largest_body
+        self._batches: list[AbortedBatch] = []
+        self._records: list[UndeliveredRecord] = []
+        self._lock = threading.RLock()
+
+    def add(self, batches: list[AbortedBatch]) -> None:
+        """Keep what `plane.abort` gave back."""
+        with self._lock:
+            self._batches.extend(batches)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._records) + sum(batch[5] for batch in self._batches)
+
+    def __iter__(self) -> Iterator[UndeliveredRecord]:
+        return iter(self.records())
+
+    def records(self) -> list[UndeliveredRecord]:
+        """Return the records, in a list of the caller's own."""
+        with self._lock:
+            batches, self._batches = self._batches, []
+            for batch in batches:
+                self._records.extend(self._decode(batch))
+            return list(self._records)
+
+    def _decode(self, batch: AbortedBatch) -> list[UndeliveredRecord]:
+        topic, partition, codec, body, base_timestamp, count, maybe_written = batch
+        largest = max(self._largest_body, len(body))
+        plain = compression.decompress(codec, body, largest)
+        return [
+            UndeliveredRecord(
+                topic, partition, key, value, headers, timestamp, self._error, maybe_written
+            )
+            for timestamp, key, value, headers in _backend.decode_records(
+                plain, base_timestamp, count
+            )
+        ]

@@ -1,0 +1,91 @@
+"""A real broker for the tests of the faces: directly, and through a relay that watches.
+
+The suite runs once with each twin (FASTPROD_BACKEND); what is read back is read with other
+people's consumers, or straight from the broker's log.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tcp_relay import TcpRelay
+
+from fastprod import KafkaProducer
+from fastprod.testing import KafkaBroker
+
+_numbers = itertools.count(1)
+
+MakeProducer = Callable[..., KafkaProducer]
+MakeTopic = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def own_relay() -> Iterator[TcpRelay]:
+    relay = TcpRelay()
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture(scope="session")
+def own_broker(own_relay: TcpRelay) -> Iterator[KafkaBroker]:
+    """A broker that advertises the relay's address; it creates topics that are asked for."""
+    properties = {"advertised.listeners": f"PLAINTEXT://{own_relay.address}"}
+    with KafkaBroker(properties=properties) as broker:
+        host, _, port = broker.bootstrap_servers.partition(":")
+        own_relay.target = (host, int(port))
+        yield broker
+
+
+@pytest.fixture
+def relay(own_relay: TcpRelay, own_broker: KafkaBroker) -> Iterator[TcpRelay]:
+    """The relay, with nothing seen yet and nothing in the way."""
+    own_relay.reset()
+    yield own_relay
+    own_relay.reset()
+
+
+@pytest.fixture
+def producer(relay: TcpRelay) -> Iterator[MakeProducer]:
+    """Make producers that go through the relay; they are closed at the end of the test."""
+    made: list[KafkaProducer] = []
+
+    def make(cls: type[KafkaProducer] = KafkaProducer, **options: Any) -> KafkaProducer:
+        options.setdefault("bootstrap_servers", relay.address)
+        made.append(cls(**options))
+        return made[-1]
+
+    yield make
+    relay.reset()
+    for each in made:
+        try:
+            each.close(5)
+        except Exception as error:  # noqa: PERF203  (the others are to be closed all the same)
+            print("closing at the end of the test:", error)
+
+
+@pytest.fixture
+def topic(own_broker: KafkaBroker) -> MakeTopic:
+    """Make topics with a name of their own: `topic(partitions=1, **settings)`."""
+
+    def make(partitions: int = 1, **settings: Any) -> str:
+        name = f"topic-{next(_numbers)}"
+        config = {key.replace("_", "."): value for key, value in settings.items()}
+        own_broker.create_topic(name, partitions, config)
+        return name
+
+    return make
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Return what the condition returns once it is true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
