@@ -171,12 +171,14 @@ cdef inline void activate(Partition* partition) noexcept nogil:
 
 # --- Topics and partitions -----------------------------------------------------------------------------------------
 
-cdef Partition* new_partition(Topic* topic, int32_t index, PyObject* topic_partition, PyObject* number) noexcept:
+cdef Partition* new_partition(Topic* topic, int32_t index, PyObject* topic_name, PyObject* topic_partition,
+                              PyObject* number) noexcept:
     cdef Partition* partition = new Partition()
     partition.topic = topic
     partition.index = index
     partition.leader.store(-1)
     partition.queue_length.store(0)
+    partition.topic_name = topic_name
     partition.topic_partition = topic_partition
     partition.number = number
     partition.last_capacity = SIZE_CLASS_MIN

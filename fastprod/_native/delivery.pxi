@@ -10,13 +10,21 @@ cdef extern from "Python.h":
         pass
     object PyType_GenericAlloc(PyTypeObject* type, Py_ssize_t items)
     object PyObject_CallOneArg(object function, object argument)
+    PyObject* PyTuple_GET_ITEM(object row, Py_ssize_t at)
+    Py_ssize_t Py_REFCNT(object thing)
 
 cdef extern from *:
     """
     #ifndef FASTPROD_DEBUG
     #define FASTPROD_DEBUG 0
     #endif
+    #ifdef Py_GIL_DISABLED
+    #define FASTPROD_REUSE 0
+    #else
+    #define FASTPROD_REUSE 1
+    #endif
     """
+    bint REUSE_METADATA "FASTPROD_REUSE"  # a reference count says "nobody else" only under the interpreter's lock
     bint COUNT_FUTURES "FASTPROD_DEBUG"   # two atomic steps a record: debug builds only
 
 cdef atomic[int64_t] live_batches
@@ -79,8 +87,7 @@ cdef void drop_callbacks(vector[CallbackEntry]& entries) noexcept:
     for i in range(entries.size()):
         Py_XDECREF(entries[i].future)
         Py_XDECREF(entries[i].function)
-        Py_XDECREF(entries[i].args)
-        Py_XDECREF(entries[i].kwargs)
+        Py_XDECREF(entries[i].extra)
     entries.clear()
 
 
@@ -176,39 +183,51 @@ cdef void wait_for_end(Core* core, Batch* batch, int64_t nanos) noexcept nogil:
     del held
 
 
+cdef inline void put_item(object row, Py_ssize_t at, object item) noexcept:
+    Py_INCREF(item)
+    PyTuple_SET_ITEM(row, at, item)
+
+
+cdef inline void replace_item(object row, Py_ssize_t at, object item) noexcept:
+    cdef PyObject* old = PyTuple_GET_ITEM(row, at)
+    Py_INCREF(item)
+    PyTuple_SET_ITEM(row, at, item)
+    Py_DECREF(<object>old)
+
+
 cdef object new_metadata(Batch* batch, FutureRecordMetadata future, int32_t index):
-    cdef object metadata, topic, number, pair_, offset, timestamp, key_size, value_size, header_size, checksum
+    """A RecordMetadata, its fields put in place one by one: building it by a call would cost three times as much."""
+    cdef object metadata
     if batch.value != NULL:
         return <object>batch.value
-    pair_ = <object>batch.partition.topic_partition
-    topic = pair_[0]
-    number = <object>batch.partition.number
-    offset = batch.base_offset + index if batch.base_offset >= 0 else -1
-    timestamp = batch.log_append_time if batch.log_append_time >= 0 else future.timestamp
-    key_size = future.key_size
-    value_size = future.value_size
-    header_size = future.header_size
-    checksum = None
     metadata = PyType_GenericAlloc(<PyTypeObject*>RecordMetadata, 9)
-    Py_INCREF(topic)
-    PyTuple_SET_ITEM(metadata, 0, topic)
-    Py_INCREF(number)
-    PyTuple_SET_ITEM(metadata, 1, number)
-    Py_INCREF(pair_)
-    PyTuple_SET_ITEM(metadata, 2, pair_)
-    Py_INCREF(offset)
-    PyTuple_SET_ITEM(metadata, 3, offset)
-    Py_INCREF(timestamp)
-    PyTuple_SET_ITEM(metadata, 4, timestamp)
-    Py_INCREF(checksum)
-    PyTuple_SET_ITEM(metadata, 5, checksum)
-    Py_INCREF(key_size)
-    PyTuple_SET_ITEM(metadata, 6, key_size)
-    Py_INCREF(value_size)
-    PyTuple_SET_ITEM(metadata, 7, value_size)
-    Py_INCREF(header_size)
-    PyTuple_SET_ITEM(metadata, 8, header_size)
+    put_item(metadata, 0, <object>batch.partition.topic_name)
+    put_item(metadata, 1, <object>batch.partition.number)
+    put_item(metadata, 2, <object>batch.partition.topic_partition)
+    put_item(metadata, 3, offset_of(batch, index))
+    put_item(metadata, 4, timestamp_of(batch, future))
+    put_item(metadata, 5, None)
+    put_item(metadata, 6, future.key_size)
+    put_item(metadata, 7, future.value_size)
+    put_item(metadata, 8, future.header_size)
     return metadata
+
+
+cdef inline object offset_of(Batch* batch, int32_t index):
+    return batch.base_offset + index if batch.base_offset >= 0 else -1
+
+
+cdef inline object timestamp_of(Batch* batch, FutureRecordMetadata future):
+    return batch.log_append_time if batch.log_append_time >= 0 else future.timestamp
+
+
+cdef void refill_metadata(object metadata, Batch* batch, FutureRecordMetadata future, int32_t index) noexcept:
+    """Turn the metadata of another record of this batch, which nobody else holds, into this one's."""
+    replace_item(metadata, 3, offset_of(batch, index))
+    replace_item(metadata, 4, timestamp_of(batch, future))
+    replace_item(metadata, 6, future.key_size)
+    replace_item(metadata, 7, future.value_size)
+    replace_item(metadata, 8, future.header_size)
 
 
 cdef object failure_of(Batch* batch, int32_t index):
@@ -241,19 +260,41 @@ cdef object failure_of(Batch* batch, int32_t index):
     return <object>batch.error
 
 
-cdef void call_back(CallbackEntry* entry, Batch* batch) noexcept:
-    """Call one registered function, if it is for this outcome; what it raises is logged and goes no further."""
+cdef int call_with(CallbackEntry* entry, object value) except -1:
+    cdef tuple args
+    cdef dict kwargs
+    if entry.extra == NULL:
+        PyObject_CallOneArg(<object>entry.function, value)
+    else:
+        args, kwargs = <tuple>entry.extra
+        (<object>entry.function)(*args, value, **kwargs)
+    return 0
+
+
+cdef void call_back(CallbackEntry* entry, Batch* batch, list spare) noexcept:
+    """Call one registered function, if it is for this outcome; what it raises is logged and goes no further.
+
+    `spare`: None, or a list that keeps the metadata of the record before this one in the same batch. When its callback
+    did not keep it, it is filled anew, as zip() does with its tuples.
+    """
     cdef bint succeeded = batch.outcome.load() == SUCCEEDED
-    cdef FutureRecordMetadata future = <FutureRecordMetadata>entry.future
+    cdef object value
     if entry.kind == (1 if succeeded else 0):
         return
     try:
-        value = new_metadata(batch, future, entry.index) if succeeded else failure_of(batch, entry.index)
-        if entry.args == NULL and entry.kwargs == NULL:
-            PyObject_CallOneArg(<object>entry.function, value)
+        if not succeeded:
+            call_with(entry, failure_of(batch, entry.index))
+            return
+        if spare is not None and batch.value == NULL:
+            value = spare[0]
+            if value is not None and Py_REFCNT(value) == 2:
+                refill_metadata(value, batch, <FutureRecordMetadata>entry.future, entry.index)
+            else:
+                value = new_metadata(batch, <FutureRecordMetadata>entry.future, entry.index)
+                spare[0] = value
         else:
-            (<object>entry.function)(*(<object>entry.args if entry.args != NULL else ()), value,
-                                     **(<object>entry.kwargs if entry.kwargs != NULL else {}))
+            value = new_metadata(batch, <FutureRecordMetadata>entry.future, entry.index)
+        call_with(entry, value)
     except BaseException:
         # A callback must not take the producer with it, not even by SystemExit.
         log.exception("a delivery callback raised; the record's outcome stands")
@@ -276,6 +317,7 @@ cdef void run_due(Batch* batch) noexcept:
     cdef vector[CallbackEntry] entries
     cdef size_t i
     cdef int64_t began = now_ns()
+    cdef list spare = [None] if REUSE_METADATA else None
     while True:
         batch.gate.lock()
         entries.swap(batch.callbacks)
@@ -286,7 +328,7 @@ cdef void run_due(Batch* batch) noexcept:
             break
         sort_callbacks(entries)
         for i in range(entries.size()):
-            call_back(&entries[i], batch)
+            call_back(&entries[i], batch, spare)
         drop_callbacks(entries)
     batch.core.pool_gate.lock()
     batch.core.owed -= batch.charge
@@ -443,16 +485,15 @@ cdef class FutureRecordMetadata:
         if not callable(function):
             raise TypeError(f"a callback must be callable, not {type(function).__name__}: {function!r:.80}")
         entry.kind = kind
-        entry.function = <PyObject*>function
-        entry.args = <PyObject*>args if args else NULL
-        entry.kwargs = <PyObject*>kwargs if kwargs else NULL
         entry.future = <PyObject*>self
+        entry.function = <PyObject*>function
+        entry.extra = NULL
         Py_INCREF(self)
         Py_INCREF(function)
-        if args:
-            Py_INCREF(args)
-        if kwargs:
-            Py_INCREF(kwargs)
+        if args or kwargs:
+            extra = (args, kwargs)
+            Py_INCREF(extra)
+            entry.extra = <PyObject*>extra
         while True:
             batch = self.leaf(&entry.index)
             batch.gate.lock()
@@ -464,13 +505,10 @@ cdef class FutureRecordMetadata:
                 return 0
             if batch.outcome.load() != SPLIT:
                 break
-        call_back(&entry, batch)
+        call_back(&entry, batch, None)
         Py_DECREF(self)
         Py_DECREF(function)
-        if args:
-            Py_DECREF(args)
-        if kwargs:
-            Py_DECREF(kwargs)
+        Py_XDECREF(entry.extra)
         return 0
 
     def chain(self, future):
@@ -510,7 +548,7 @@ cdef class FutureRecordMetadata:
         self.batch = outcome
         self.index = 0
         for i in range(mine.size()):
-            call_back(&mine[i], outcome)
+            call_back(&mine[i], outcome, None)
         drop_callbacks(mine)
         release_held(old)
         return 0

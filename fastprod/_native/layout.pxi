@@ -201,13 +201,12 @@ cdef cppclass Core
 
 
 cdef cppclass CallbackEntry:
-    # One registered callback: for which record, and what to call with what. The references are owned.
-    int32_t index
-    int kind           # 0 callback, 1 errback, 2 both
+    # One registered callback. The references are owned.
     PyObject* future
     PyObject* function
-    PyObject* args     # NULL: none
-    PyObject* kwargs   # NULL: none
+    PyObject* extra    # (args, kwargs), NULL: none
+    int32_t index      # of the record in the batch
+    int32_t kind       # 0 callback, 1 errback, 2 both
 
 
 cdef cppclass Child:
@@ -272,8 +271,9 @@ cdef cppclass Partition:
     int32_t index
     atomic[int] leader
     atomic[int] queue_length
-    PyObject* topic_partition  # borrowed from the route
-    PyObject* number           # borrowed from the route
+    PyObject* topic_name       # these three are borrowed from the route
+    PyObject* topic_partition
+    PyObject* number
     deque[Batch*] queue        # stamped ones first, by ordinal; the tail may accept appends
     vector[Batch*] in_flight   # by ordinal
     vector[Batch*] parked

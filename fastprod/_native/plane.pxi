@@ -229,7 +229,7 @@ cdef class DataPlane:
             pair_ = TopicPartition(route.topic, number)
             route.partitions.append((pair_, number))
             topic.partitions.push_back(
-                new_partition(topic, number, <PyObject*>pair_, <PyObject*>number))
+                new_partition(topic, number, <PyObject*>route.topic, <PyObject*>pair_, <PyObject*>number))
         while topic.partitions.size() > count:
             partition = topic.partitions.back()
             topic.partitions.pop_back()
