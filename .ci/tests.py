@@ -67,7 +67,7 @@ def counted(report: Path) -> tuple[int, int, list[str]]:
 def suite(what: str, cwd: Path, arguments: list[str], totals: dict[str, tuple[int, int]], **variables: str) -> None:
     report = cwd / f"{what.replace(' ', '-')}.xml"
     command = [PYTHON, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
-               "-o", "cache_dir=" + str(cwd / "cache"), f"--junitxml={report}", *arguments]
+               f"--junitxml={report}", *arguments]
     run(what, command, cwd, **variables)
     passed, broker, idle = counted(report)
     totals[what] = (passed, broker)

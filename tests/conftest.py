@@ -34,7 +34,12 @@ if HIDDEN:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "native_only: compares or needs the compiled twin; run once, with it")
+    for marker in (
+        "native_only: compares or needs the compiled twin; run once, with it",
+        "codecs: run again with cramjam alone",
+        "drop_in: run again without kafka-python",
+    ):
+        config.addinivalue_line("markers", marker)
     import fastprod
 
     wanted = os.environ.get("FASTPROD_BACKEND")

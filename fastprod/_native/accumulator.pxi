@@ -32,7 +32,8 @@ cdef void drop_spare(Core* core, size_t wanted) noexcept nogil:
             core.cached -= core.classes[i]
 
 
-cdef unsigned char* try_memory(Core* core, size_t need, size_t want, size_t* capacity, cbool ignore_owed) noexcept nogil:
+cdef unsigned char* try_memory(Core* core, size_t need, size_t want, size_t* capacity,
+                               cbool ignore_owed) noexcept nogil:
     """Memory for at least `need` bytes, for `want` if there is room; NULL when not even `need` fits.
 
     pool_gate is held. What ended batches owe until their callbacks ran counts too, but not for the thread that runs
@@ -535,5 +536,6 @@ cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sti
 cdef inline void count_sticky(Topic* topic, Partition* partition, Record* record) noexcept nogil:
     """At twice the quantum a keyless stream moves on even when it leaves a batch half filled (KIP-794)."""
     cdef int64_t size = payload_size(record) + 8
-    if topic.sticky_produced.fetch_add(size, memory_order_relaxed) + size >= 2 * topic.quantum.load(memory_order_relaxed):
+    cdef int64_t produced = topic.sticky_produced.fetch_add(size, memory_order_relaxed) + size
+    if produced >= 2 * topic.quantum.load(memory_order_relaxed):
         move_sticky(topic, partition.index)

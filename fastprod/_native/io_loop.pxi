@@ -384,7 +384,9 @@ cdef void sleep_until(Core* core, int64_t when, vector[fp_pollfd]& fds, vector[O
             fds.push_back(fd)
             owners.push_back(entry.second)
     core.sleeping.store(1)
-    nanos = 0 if core.work.load() or core.stopping.load() else (-1 if when == NEVER else max(when - now_ns(), <int64_t>0))
+    nanos = -1 if when == NEVER else max(when - now_ns(), <int64_t>0)
+    if core.work.load() or core.stopping.load():
+        nanos = 0
     fp_poll(fds.data(), fds.size(), nanos)
     core.sleeping.store(0)
 

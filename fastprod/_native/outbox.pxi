@@ -113,7 +113,7 @@ cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now) 
         adopt_identity(core, partition)
         return 0
     if head.producer_id >= 0:
-        # A stamped batch leaves when it is the oldest without an answer: a partition that retries catches up one by one.
+        # A stamped batch leaves when it is the oldest without an answer: who retries catches up one by one.
         return 0 if idle or head.ordinal < partition.in_flight[0].ordinal else none
     if partition.unresolved != UNRESOLVED_NONE or not current:
         if not idle:
@@ -243,7 +243,8 @@ cdef void note_acknowledged(Partition* partition, Batch* batch, int64_t base_off
         partition.unresolved = UNRESOLVED_NONE   # the broker takes no gap: what came before is in the log
 
 
-cdef void acknowledge(Core* core, Batch* batch, int64_t base_offset, int64_t log_append_time, int64_t now) noexcept nogil:
+cdef void acknowledge(Core* core, Batch* batch, int64_t base_offset, int64_t log_append_time,
+                      int64_t now) noexcept nogil:
     """The batch is in the log; take it out of flight or out of the parked ones, and tell whoever asked."""
     cdef Partition* partition = batch.partition
     cdef cbool claimed
@@ -439,7 +440,8 @@ cdef Batch* claimed_by(Request* request, Answer* answer, size_t guess) noexcept 
     return NULL
 
 
-cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame, size_t size, int64_t now) noexcept nogil:
+cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame, size_t size,
+                         int64_t now) noexcept nogil:
     """One response; False when the connection was lost over it."""
     cdef vector[Answer] answers
     cdef int32_t correlation_id = 0, throttle_ms = 0

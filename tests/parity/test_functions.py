@@ -155,7 +155,7 @@ TOPIC = st.tuples(
 
 @given(
     st.integers(2, 14), st.integers(0, 2**31 - 1), st.text(max_size=30), st.sampled_from([0, 1, -1]),
-    st.integers(0, 2**31 - 1), st.lists(TOPIC, max_size=4),
+    st.integers(0, 2**31 - 1), st.lists(TOPIC, max_size=4, unique_by=lambda topic: topic[0]),
 )
 def test_requests(version: int, correlation: int, client: str, acks: int, timeout: int, topics: list[Any]) -> None:
     same("encode_produce_request", version, correlation, client, acks, timeout, topics)
