@@ -80,7 +80,7 @@ cdef class DataPlane:
     cdef thread* io
     cdef dict known            # every route ever made, by topic
     cdef list retired          # routes' partitions that are gone
-    cdef object compress, wake_sockets
+    cdef object compress
     cdef readonly dict routes
     cdef public object engine
 
@@ -113,9 +113,8 @@ cdef class DataPlane:
         reader, writer = socket.socketpair()
         reader.setblocking(False)
         writer.setblocking(False)
-        self.wake_sockets = (reader, writer)
-        core.wake_read = reader.fileno()
-        core.wake_write = writer.fileno()
+        core.wake_read = reader.detach()
+        core.wake_write = writer.detach()
         core.charged = core.cached = core.owed = 0
         core.memory_ticket = 0
         core.memory_waiters.store(0)
@@ -145,6 +144,8 @@ cdef class DataPlane:
         cdef size_t i, j
         if self.core == NULL:
             return
+        fp_close(self.core.wake_read)
+        fp_close(self.core.wake_write)
         for entry in self.core.outboxes:
             del entry.second
         for i in range(self.core.spare.size()):
@@ -175,7 +176,19 @@ cdef class DataPlane:
         with nogil:
             io.join()
         del io
+        self._drop_commands()
         Py_DECREF(self)
+
+    cdef void _drop_commands(self) noexcept:
+        """Close the connections that were handed over too late for the I/O thread to take them."""
+        cdef vector[Command] commands
+        cdef size_t i
+        self.core.gate.lock()
+        commands.swap(self.core.commands)
+        self.core.gate.unlock()
+        for i in range(commands.size()):
+            if commands[i].kind == COMMAND_ATTACH:
+                fp_close(commands[i].fd)
 
     def close_appends(self) -> None:
         """From now on `send` raises IllegalStateError, and partial batches leave at once."""
@@ -310,6 +323,8 @@ cdef class DataPlane:
         self.core.gate.lock()
         self.core.commands.push_back(command)
         self.core.gate.unlock()
+        if self.core.stopping.load():
+            self._drop_commands()
         wake(self.core)
         return 0
 
@@ -575,6 +590,7 @@ cdef class DataPlane:
                 self._abort_partition(route.topic_.partitions[i], error, left)
             for i in range(route.topic_.retired.size()):
                 self._abort_partition(route.topic_.retired[i], error, left)
+        self.take_events()   # nobody will decide any more; they hold batches
         return left
 
     cdef int _abort_partition(self, Partition* partition, error, list left) except -1:
