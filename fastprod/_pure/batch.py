@@ -43,6 +43,7 @@ class Batch:
         "outcome",
         "parked",
         "partition",
+        "place",
         "producer_epoch",
         "producer_id",
         "raw_size",
@@ -81,6 +82,7 @@ class Batch:
         # The stamp. An empty ordinal: never drained, or renumbered since.
         self.ordinal: Ordinal = ()
         self.producer_id = self.producer_epoch = self.base_sequence = -1
+        self.place = 0  # how many of its partition were stamped before it
         self.attempts = 0
         self.last_error = 0
         self.reached = False

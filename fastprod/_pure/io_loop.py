@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import selectors
+import socket
 import threading
 import time
 from collections import deque
@@ -42,6 +43,7 @@ class IoLoop:
         self._selector: selectors.BaseSelector = poll()
         self._selector.register(core.wake_read, selectors.EVENT_READ, None)
         self._stopping = False
+        self._abandoned = False
         self._thread: threading.Thread | None = None
         # Written by the I/O thread under the core's lock, read by who counts.
         self.outboxes: dict[int, Outbox] = {}
@@ -64,10 +66,24 @@ class IoLoop:
         if thread is not threading.current_thread():
             thread.join()
 
-    def command(
-        self, kind: int, node_id: int, fd: int = -1, version: int = 0, why: str = ""
-    ) -> None:
-        self._commands.append((kind, node_id, fd, version, why))
+    def abandon(self) -> None:
+        """Nobody will stop it: let it end by itself, and close everything after it."""
+        thread, self._thread = self._thread, None
+        self._abandoned = self._stopping = True
+        if thread is None:
+            self._close()
+        else:
+            self._core.wake()
+
+    def _close(self) -> None:
+        self._selector.close()
+        self._core.close()
+
+    def command(self, kind: int, node: int, fd: int = -1, version: int = 0, why: str = "") -> None:
+        if kind == ATTACH and self._stopping:
+            socket.socket(fileno=fd).close()
+            return
+        self._commands.append((kind, node, fd, version, why))
         self._core.wake()
 
     def _run(self) -> None:
@@ -85,6 +101,8 @@ class IoLoop:
             for outbox in self.outboxes.values():
                 self._lose(outbox, ConnectionLost("the producer is closing", 0))
             self._core.io_thread = 0
+            if self._abandoned:
+                self._close()
 
     # --- One pass -------------------------------------------------------------------------------
 

@@ -36,6 +36,9 @@ RECORD_OVERHEAD: Final = 5 + 1 + 10 + 5
 # Sequences count from 0 to 2**31 - 1 and then from 0 again (KIP-98).
 SEQUENCE_MASK: Final = 0x7FFFFFFF
 
+# A broker recognizes a resent batch among the last five that it wrote of the producer (KIP-98).
+BATCHES_REMEMBERED: Final = 5
+
 # What take_events() yields: the first item of each tuple.
 EVENT_NEED_CONNECTION: Final = 1
 EVENT_CONNECTION_LOST: Final = 2

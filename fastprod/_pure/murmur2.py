@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Final
 
@@ -39,9 +40,17 @@ def murmur2(data: bytes | bytearray | memoryview) -> int:
     return h - 0x100000000 if h & 0x80000000 else h
 
 
+# Hashing a key of ten bytes costs two microseconds in Python, as much as framing its record. The
+# keys of a stream come back again and again, so the last few thousand short ones are remembered.
+_remembered: Final = functools.lru_cache(maxsize=8192)(_hash)
+_LONGEST_REMEMBERED: Final = 64
+
+
 def partition_for_key(key: bytes | bytearray | memoryview, partitions: int) -> int:
     """The partition of `partitions` that Java's producer gives a record with this key
     (bytes-like)."""
     if not 1 <= partitions <= 0x7FFFFFFF:
         raise ValueError(f"partitions must be from 1 to 2147483647, not {partitions}")
+    if type(key) is bytes and len(key) <= _LONGEST_REMEMBERED:
+        return (_remembered(key) & 0x7FFFFFFF) % partitions
     return (_hash(_flat(key)) & 0x7FFFFFFF) % partitions

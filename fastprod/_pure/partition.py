@@ -26,6 +26,7 @@ class Partition:
 
     __slots__ = (
         "_pool",
+        "_stamps_given",
         "broken",
         "epoch_asked",
         "identity",
@@ -69,6 +70,7 @@ class Partition:
         self.records_appended = self.record_bytes = self.record_size_max = 0
         self.identity = NO_IDENTITY
         self.next_sequence = 0
+        self._stamps_given = 0
         self.last_acked_sequence = self.last_acked_offset = -1
         self.last_acked_ordinal: Ordinal = ()
         self.proven_at: float | None = None
@@ -141,9 +143,15 @@ class Partition:
             return None if behind else head
         if self.unresolved >= 0 or identity == NO_IDENTITY:
             return None
-        if self.in_flight and (identity != self.identity or not self._proven(now)):
+        if not self.in_flight:
+            return head
+        if identity != self.identity or not self._proven(now):
             return None
-        return head
+        # However many later ones were acknowledged meanwhile (by a new leader, or while an older
+        # one was resent): a batch that the broker has written six batches ago is no longer
+        # recognized when it is resent, and what is written would be taken for refused.
+        span = self._stamps_given - self.in_flight[0].place
+        return head if span < layout.BATCHES_REMEMBERED else None
 
     def _unknown_batch(self) -> Batch | None:
         """The first stamped batch that may be in the log: it is resent alone, under its old
@@ -169,6 +177,8 @@ class Partition:
             batch.producer_id, batch.producer_epoch = identity
             batch.base_sequence = self.next_sequence
             self.next_sequence = batch.next_sequence
+            batch.place = self._stamps_given
+            self._stamps_given += 1
         batch.attempts += 1
         batch.reached = False
         batch.in_request = True

@@ -47,16 +47,18 @@ class DataPlane:
         self._loop = IoLoop(self.core)
 
     def __del__(self) -> None:
-        core = getattr(self, "core", None)
-        if core is not None:
-            core.close()
+        # On any thread, our own included: only signal.
+        loop = getattr(self, "_loop", None)
+        if loop is not None:
+            loop.abandon()
 
     @property
     def engine(self) -> ControlThread | None:
         """What `send` asks when it cannot go on by itself."""
         return self.core.host.engine
 
-    def bind(self, engine: ControlThread) -> None:
+    @engine.setter
+    def engine(self, engine: ControlThread | None) -> None:
         self.core.host.engine = engine
 
     # --- Start and end --------------------------------------------------------------------------
@@ -216,6 +218,12 @@ class DataPlane:
         left: list[AbortedBatch] = []
         core = self.core
         with core.lock:
+            for route in core.topics.values():
+                for partition in (*route.partitions, *route.vanished.values()):
+                    with partition.lock:
+                        # Whoever held it has appended; whoever takes it from now on finds the
+                        # producer closed.
+                        pass
             while (batch := core.oldest()) is not None:
                 partition = batch.partition
                 if not batch.in_request and not batch.parked:
@@ -308,7 +316,7 @@ def _children(core: Core, parent: Batch, groups: Sequence[Sequence[DecodedRecord
     """One batch a group, numbered on from the parent's base, in the parent's place."""
     children = []
     sequences = itertools.accumulate(map(len, groups), initial=parent.base_sequence)
-    for place, (group, sequence) in enumerate(zip(groups, sequences, strict=False)):
+    for number, (group, sequence) in enumerate(zip(groups, sequences, strict=False)):
         child = Batch(
             parent.partition,
             BatchOutcome(core.host, parent.partition.topic_partition),
@@ -325,7 +333,8 @@ def _children(core: Core, parent: Batch, groups: Sequence[Sequence[DecodedRecord
         child.close(full=True)
         child.split_product = True
         child.charge = len(child.records)
-        child.ordinal = (*parent.ordinal, place)
+        child.ordinal = (*parent.ordinal, number)
+        child.place = parent.place
         child.producer_id = parent.producer_id
         child.producer_epoch = parent.producer_epoch
         child.base_sequence = sequence & layout.SEQUENCE_MASK if parent.stamped else -1

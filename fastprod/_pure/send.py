@@ -98,7 +98,7 @@ class ProducerBase:
         compression_name: str | None,
     ) -> None:
         """`compression_name` only explains; the codec itself is in the plane's options."""
-        plane.bind(engine)
+        plane.engine = engine
         self._core = plane.core
         self._routes = plane.routes
         self._engine = engine
@@ -231,7 +231,7 @@ class ProducerBase:
         if mode == layout.PARTITION_ROUND_ROBIN:
             return route.round_robin(), None
         if mode == layout.PARTITION_CRC32:
-            return partitions[zlib.crc32(key or b"") % len(partitions)], None
+            return partitions[zlib.crc32(flat(key) or b"") % len(partitions)], None
         chosen = self._custom(route, record)
         if key is None and self._on_new_batch is not None and not _has_room(chosen, record):
             # The partitioner may move on (KIP-480), and is asked again because it is this very

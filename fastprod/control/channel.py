@@ -164,7 +164,6 @@ class Channel:
         return best, reconnects.allowed_at(best.name)
 
     def _became_ready(self, connection: Connection) -> None:
-        self._announced.pop(connection.target.name, None)
         self._journal.debug("Connected to %s (%s)", connection.target.name, connection.target.node)
         self._pump()
 
@@ -177,7 +176,8 @@ class Channel:
     def _announce(self, connection: Connection, reason: str) -> None:
         """Log a trouble once, not once an attempt."""
         name = connection.target.name
-        if connection.answers:
+        if connection.served:
+            self._announced.pop(name, None)
             self._journal.debug("%s", reason)
         elif self._announced.get(name) != reason:
             self._announced[name] = reason

@@ -72,7 +72,8 @@ class _Open(NamedTuple):
 
 
 class Connection:
-    """See the module's text. `on_ready` and `on_closed` are called from the loop."""
+    """See the module's text. `on_ready` (handshake done), `on_served` (first request answered) and
+    `on_closed` are called from the loop. `served`: how many requests were answered."""
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class Connection:
         setup_timeout_s: float,
         traffic: Traffic,
         on_ready: Callable[[Connection], None],
+        on_served: Callable[[], None],
         on_closed: Callable[[Connection, Exception], None],
     ) -> None:
         self.target = target
@@ -90,11 +92,12 @@ class Connection:
         self.versions: Versions = {}
         self.last_used = loop.now()
         self.throttled_until = 0.0
-        self.answers = 0
+        self.served = 0
         self._loop = loop
         self._settings = settings
         self._traffic = traffic
         self._on_ready = on_ready
+        self._on_served = on_served
         self._on_closed = on_closed
         self._address: Address | None = None
         self._socket: socket.socket | None = None
@@ -219,7 +222,7 @@ class Connection:
         self._close(
             errors.RequestTimedOutError(
                 f"{self._name()} did not answer {request} within {waited * 1000:.0f} ms"
-                + ("; is that a Kafka listener without TLS and SASL?" if self.answers == 0 else "")
+                + ("; is that a Kafka listener without TLS and SASL?" if self.served == 0 else "")
             )
         )
 
@@ -293,7 +296,10 @@ class Connection:
             )
         result = request.call.read(request.version, frame)
         self._open.popleft()
-        self.answers += 1
+        if self.state is State.READY:
+            self.served += 1
+            if self.served == 1:
+                self._on_served()
         self._account(request, result.throttle_ms)
         self._set_deadline()
         self._loop.guard(request.receiver, result.value, None)
@@ -321,7 +327,7 @@ class Connection:
                 f"{name} closed the connection instead of answering {request}; is that a Kafka "
                 "listener, and one without TLS (security_protocol)?"
             )
-        if self.answers <= 1:
+        if self.served == 0:
             return (
                 f"{name} closed the connection without answering {request}; a listener that "
                 "expects SASL does that to a client that does not log in (security_protocol)"

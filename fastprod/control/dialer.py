@@ -38,16 +38,16 @@ class Dialer:
             nonlocal was_ready
             was_ready = True
             self.opened += 1
-            self.reconnects.succeeded(peer)
             on_ready(connection)
 
         def closed(connection: Connection, error: Exception) -> None:
             now = self.loop.now()
             reason = str(error.args[0]) if error.args else str(error)
-            if was_ready:
-                self.closed += 1
+            self.closed += was_ready
+            if connection.served:
                 self.reconnects.lost(peer, reason, now)
             else:
+                # Versions alone prove nothing: a listener that expects SASL tells them to all.
                 self.reconnects.failed(peer, reason, now)
             on_closed(connection, error)
 
@@ -59,9 +59,11 @@ class Dialer:
             self.reconnects.setup_timeout_s(peer),
             self.traffic.setdefault(target.node, Traffic()),
             ready,
+            lambda: self.reconnects.succeeded(peer),
             closed,
         )
 
-    def handed_over(self) -> None:
+    def handed_over(self, connection: Connection) -> None:
         """A connection is the data plane's now, which counts it from here on."""
         self.opened -= 1
+        self.reconnects.succeeded(connection.target.name)

@@ -118,15 +118,12 @@ class Links:
             descriptor = connection.hand_over()
         except errors.UnsupportedVersionError as error:
             connection.close(str(error.args[0]))
-            self._dialer.reconnects.failed(
-                connection.target.name, str(error.args[0]), self._loop.now()
-            )
             return
         except OSError:
             return  # closed, and reported as such
         self._under_way.pop(node_id, None)
         self._announced.pop(node_id, None)
-        self._dialer.handed_over()
+        self._dialer.handed_over(connection)
         self._plane.attach(node_id, descriptor, version)
 
     def _failed(self, node_id: int, error: Exception) -> None:

@@ -165,7 +165,7 @@ class Metrics:
             return float(totals.get(row.counters[0], 0.0))
         if row.kind is Kind.MAX:
             seen = [each.maxima.get(group, {}) for each in self._windows]
-            return max((each.get(row.counters[0], _NOTHING) for each in seen), default=_NOTHING)
+            return float(max(each.get(row.counters[0], _NOTHING) for each in seen))
         before = self._windows[0].totals.get(group, {})
         grown = [totals.get(name, 0.0) - before.get(name, 0.0) for name in row.counters]
         if row.kind is Kind.AVG:

@@ -63,7 +63,7 @@ def producer(relay: TcpRelay) -> Iterator[MakeProducer]:
     for each in made:
         try:
             each.close(5)
-        except Exception as error:  # noqa: PERF203  (the others are to be closed all the same)
+        except Exception as error:
             print("closing at the end of the test:", error)
 
 

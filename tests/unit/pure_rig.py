@@ -253,9 +253,12 @@ class Rig:
         memory = self.plane.counters()["memory_used"]
         self.control.stopping = True
         self.control.join()
+        self.close_sockets()
+        assert memory == 0
+
+    def close_sockets(self) -> None:
         self._here.close()
         self._there.close()
-        assert memory == 0
 
 
 def eventually(condition: Callable[[], bool]) -> None:

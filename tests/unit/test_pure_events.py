@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -382,3 +384,54 @@ class TestEnds:
         assert broker.requests == 8
         assert made.plane.node_counters()[1]["request_size_max"] < 400
         assert made.plane.topic_counters()[TOPIC]["records_sent"] == 8
+
+
+def test_topic_ids(rig: Callable[..., Rig]) -> None:
+    made = rig()
+    made.control.connects = False
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    made.plane.attach(1, ours.detach(), 13)
+    with theirs, theirs.makefile("rb") as stream:
+
+        def request_version() -> tuple[int, bytes]:
+            frame = stream.read(int.from_bytes(stream.read(4), "big"))
+            return int.from_bytes(frame[2:4], "big"), frame[4:8]
+
+        future = made.send(b"v")
+        version, _ = request_version()
+        assert version == 12
+        made.plane.set_topic("other", b"i" * 16, [1])
+        other = made.producer.send("other", b"w")
+        version, correlation_id = request_version()
+        assert version == 13
+        # Version 12: one topic by name; 13: one by id. An answer for each, in order.
+        part = b"\2" + bytes(4) + bytes(2) + bytes(7) + b"\5" + b"\xff" * 8 + bytes(8) + b"\1\0\0"
+        for number, topic in [(bytes(4), b"\6topic"), (correlation_id, b"i" * 16)]:
+            reply = number + b"\0\2" + topic + part + b"\0" + bytes(4) + b"\0"
+            theirs.sendall(len(reply).to_bytes(4, "big") + reply)
+        assert [future.get(5).offset, other.get(5).offset] == [5, 5]
+        # The answer is told apart by the id the request was made with.
+        made.plane.detach(1, "done")
+
+
+def test_dropped_without_stop(broker: Broker) -> None:
+    made = Rig(broker)
+    made.send(b"v").get(5)
+    made.control.stopping = True
+    made.control.join()
+    io_thread = next(each for each in threading.enumerate() if each.name == "me-io-thread")
+    del made.control.plane, made.plane, made.producer
+    io_thread.join(5)
+    assert not io_thread.is_alive()
+    made.close_sockets()
+
+
+def test_nothing_is_left(broker: Broker) -> None:
+    made = Rig(broker)
+    for i in range(100):
+        made.send(b"%d" % i).add_callback(lambda _metadata: None)
+    assert made.plane.flush(5)
+    made.close()
+    gc.collect()
+    assert _pure.live_objects() == {"batches": 0, "futures": 0}

@@ -1,0 +1,102 @@
+"""Beside a CPU-bound Python thread: what a client still does when the program has work of its own.
+
+Two questions. Pace: how fast do records that were accepted already reach the broker's log, relative to a program that
+does nothing else? And share: what does `send()` in a loop keep of its unloaded rate, when it has to share the
+interpreter? On few cores the busy thread also takes CPU from the broker; the pace beside a busy *process* shows how
+much of a loss is that, and not the client's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from comparing.bench import Bench, Run
+from comparing.contenders import PLAIN
+from comparing.job import DRAIN_QUEUE_BYTES
+from comparing.report import aligned
+from comparing.summary import Round, Spread, figures, ratios, voids
+from comparing.workload import key_size
+
+GOAL_PACE = 0.90
+GOAL_SHARE = 0.40
+ALONE, THREAD, PROCESS = "alone", "busy thread", "busy process"
+# A client charges whole buffers, and a record has up to about 20 bytes around it: this share of the memory always fits.
+_FILL = 0.5
+_RECORD_OVERHEAD = 20
+
+
+@dataclass
+class Beside:
+    """Rounds of both measurements, by client: pace (alone, busy thread, busy process) and share (the first two)."""
+
+    pace: dict[str, list[Round]] = field(default_factory=dict)
+    share: dict[str, list[Round]] = field(default_factory=dict)
+
+    def voids(self) -> list[Run]:
+        """The runs that do not count."""
+        return [run for rounds in (*self.pace.values(), *self.share.values()) for run in voids(rounds)]
+
+    def void_lines(self) -> list[str]:
+        """One line for each of them."""
+        return [f"VOID {run.contender} (CPU-bound): {run.void}" for run in self.voids()]
+
+    def as_json(self) -> dict[str, Any]:
+        """Every run."""
+        return {
+            what: {
+                name: [{case: asdict(run) for case, run in one.items()} for one in rounds]
+                for name, rounds in measured.items()
+            }
+            for what, measured in (("pace", self.pace), ("share", self.share))
+        }
+
+
+def run(
+    bench: Bench, rates: dict[str, float], value_size: int, seconds: float, count: int, say: Callable[[str], None]
+) -> Beside:
+    """Measure both, `count` interleaved rounds, of fastprod and of confluent-kafka."""
+    found = Beside({name: [] for name in PLAIN}, {name: [] for name in PLAIN})
+    room = int(DRAIN_QUEUE_BYTES * _FILL / (value_size + key_size() + _RECORD_OVERHEAD))
+    for number in range(count):
+        for name in PLAIN:
+            accepted = min(room, max(int(rates[name] * seconds), 1))
+            found.pace[name].append(
+                {
+                    ALONE: bench.drain(name, accepted),
+                    THREAD: bench.drain(name, accepted, busy=True),
+                    PROCESS: bench.drain(name, accepted, neighbour=True),
+                }
+            )
+            sent = max(int(rates[name] * seconds), 1)
+            found.share[name].append(
+                {ALONE: bench.measure(name, sent), THREAD: bench.measure(name, sent // 2 or 1, busy=True)}
+            )
+        say(f"CPU-bound: round {number + 1} done")
+    return found
+
+
+def report(beside: Beside) -> str:
+    """Both tables, with what is asked of fastprod."""
+    return "\n\n".join(
+        (
+            f"Pace of accepted records to the broker's log (asked: beside a busy thread {GOAL_PACE:.0%})\n"
+            + _table(beside.pace, (THREAD, PROCESS)),
+            f"Rate of send() in a loop (asked: beside a busy thread {GOAL_SHARE:.0%})\n"
+            + _table(beside.share, (THREAD,)),
+        )
+    )
+
+
+def _table(measured: dict[str, list[Round]], cases: tuple[str, ...]) -> str:
+    rows = [("", "alone, 1,000/s", *(f"{case}, % of alone" for case in cases))]
+    for name, rounds in measured.items():
+        alone = figures(rounds, ALONE, lambda run: run.rate / 1e3)
+        shares = (ratios(rounds, case, ALONE, lambda run: run.rate) for case in cases)
+        rows.append((name, _shown(alone, 1), *(_shown(share, 100) for share in shares)))
+    return aligned(rows)
+
+
+def _shown(figure: Spread | None, factor: float) -> str:
+    return "void" if figure is None else f"{Spread(*(part * factor for part in figure)):,.0f}"

@@ -1,0 +1,71 @@
+"""The command line: `fastprod` and `python -m fastprod`. One module a command, loaded when it is asked for.
+
+A command's module has `add_parser(subparsers)`, which sets `run`, a function from the parsed arguments to the exit
+status. Exit statuses: 0 done, 1 it did not work out, 2 the arguments make no sense, 130 interrupted (Ctrl-C).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from fastprod.cli.failure import CommandError, say
+
+_COMMANDS = ("demo", "broker", "produce")
+_FAILED = 1
+_USAGE = 2
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status.
+
+    `argv`: the arguments without the program's name; None takes the process's own.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments and arguments[0] in _COMMANDS else None
+    try:
+        return _run(arguments, command)
+    except SystemExit as end:
+        # argparse ends the program by itself: 0 after --help, 2 after a usage error.
+        return end.code if isinstance(end.code, int) else _FAILED
+    except CommandError as error:
+        say(command, str(error))
+        return error.status
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`). The interpreter would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+
+
+def _run(arguments: list[str], command: str | None) -> int:
+    # A named command needs its own module alone; without one, all of them say what they are for.
+    args = _parser(_COMMANDS if command is None else (command,)).parse_args(arguments)
+    if args.version_wanted:
+        from fastprod.cli.version import version_text
+
+        print(version_text())
+        return 0
+    run: Callable[[argparse.Namespace], int] | None = getattr(args, "run", None)
+    if run is None:
+        raise CommandError(f"no command given; there are {', '.join(_COMMANDS)} (see fastprod --help)", _USAGE)
+    return run(args)
+
+
+def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastprod", description="A Kafka producer for Python.")
+    parser.add_argument(
+        "--version",
+        action="store_true",
+        dest="version_wanted",
+        help="print the version, what runs underneath and with which codecs",
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in commands:
+        import_module(f"fastprod.cli.{command}").add_parser(subparsers)
+    return parser

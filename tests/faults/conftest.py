@@ -1,0 +1,97 @@
+"""Brokers that may be killed, paused and cut off, and what every test here needs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fastprod import KafkaProducer
+from fastprod.testing import KafkaBroker
+
+from .relay import Relay
+
+_numbers = itertools.count(1)
+
+MakeProducer = Callable[..., KafkaProducer]
+MakeTopic = Callable[..., str]
+
+
+@pytest.fixture(scope="package")
+def _direct_broker() -> Iterator[KafkaBroker]:
+    with KafkaBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="package")
+def _relayed_broker() -> Iterator[tuple[KafkaBroker, Relay]]:
+    relay = Relay()
+    with KafkaBroker(properties={"advertised.listeners": f"PLAINTEXT://{relay.address}"}) as broker:
+        host, _, port = broker.bootstrap_servers.rpartition(":")
+        relay.target = (host, int(port))
+        yield broker, relay
+    relay.close()
+
+
+@pytest.fixture
+def own_broker(request: pytest.FixtureRequest) -> Iterator[KafkaBroker]:
+    """A broker of this folder's own, running and answering again after each test. Tests that ask for `relay` get the
+    one whose clients all go through it."""
+    if "relay" in request.fixturenames:
+        broker, _ = request.getfixturevalue("_relayed_broker")
+    else:
+        broker = request.getfixturevalue("_direct_broker")
+    yield broker
+    if broker.is_running():
+        broker.resume()
+    else:
+        broker.start()
+
+
+@pytest.fixture
+def relay(own_broker: KafkaBroker, _relayed_broker: tuple[KafkaBroker, Relay]) -> Iterator[Relay]:
+    """The relay in front of `own_broker`, with nothing in the way."""
+    _, relay = _relayed_broker
+    relay.reset()
+    yield relay
+    relay.reset()
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest, own_broker: KafkaBroker) -> str:
+    """Where clients find `own_broker`."""
+    if "relay" in request.fixturenames:
+        return str(request.getfixturevalue("relay").address)
+    return own_broker.bootstrap_servers
+
+
+@pytest.fixture
+def producer(address: str) -> Iterator[MakeProducer]:
+    """Make producers for `own_broker`; they are closed at the end of the test, whatever state they are in."""
+    made: list[KafkaProducer] = []
+
+    def make(**options: Any) -> KafkaProducer:
+        options.setdefault("bootstrap_servers", address)
+        made.append(KafkaProducer(**options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        try:
+            each.close(0)
+        except Exception as error:
+            print("closing at the end of the test:", error)
+
+
+@pytest.fixture
+def topic(own_broker: KafkaBroker) -> MakeTopic:
+    """Make topics with a name of their own: `topic(partitions=1, **settings)`."""
+
+    def make(partitions: int = 1, **settings: Any) -> str:
+        name = f"fault-{next(_numbers)}"
+        own_broker.create_topic(name, partitions, {key.replace("_", "."): value for key, value in settings.items()})
+        return name
+
+    return make
