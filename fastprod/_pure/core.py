@@ -340,43 +340,12 @@ class Core:
         for batch in behind:
             self._fail_behind(batch, batch.unknown)
 
-    # --- Expiry ---------------------------------------------------------------------------------
+    # --- The queue ------------------------------------------------------------------------------
 
     def oldest(self) -> Batch | None:
+        """The oldest batch that has not ended."""
         with self.registry:
             return next(iter(self.pending), None)
-
-    def expire(self, now: float) -> float:
-        """End every batch whose time is up, oldest first; when the next one's will be."""
-        timeout_s = self.options.delivery_timeout_ms / 1000
-        while (batch := self.oldest()) is not None:
-            if now < batch.created + timeout_s:
-                return batch.created + timeout_s
-            self._expire_one(batch, now)
-        return float("inf")
-
-    def _expire_one(self, batch: Batch, now: float) -> None:
-        partition = batch.partition
-        on_its_way = batch.in_request or batch.parked
-        if not on_its_way:
-            self.remove_queued(batch)
-        # In a request its bytes go on to the socket, whatever is said here. Parked, only the
-        # control plane could tell what its answer means.
-        maybe_written = batch.unknown or batch.in_request or (batch.parked and batch.reached)
-        error = failures.expired(
-            partition.topic,
-            partition.index,
-            batch.count,
-            (now - batch.created) * 1000,
-            self.options.delivery_timeout_ms,
-            batch.last_error,
-            maybe_written,
-        )
-        unknown = batch.unknown
-        self.end(batch, error)
-        if not on_its_way:
-            self.account(batch, unknown)
-            self.review(partition)
 
     def remove_queued(self, batch: Batch) -> None:
         """Take a batch that is not on its way out of its queue."""

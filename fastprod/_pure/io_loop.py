@@ -18,6 +18,7 @@ from typing import Final
 from fastprod._pure import drain, layout
 from fastprod._pure.batch import Batch
 from fastprod._pure.core import Core
+from fastprod._pure.expiry import expire
 from fastprod._pure.outbox import NEVER, Connection, ConnectionLost, Outbox, Request
 from fastprod._pure.produce import THROTTLE_BY_CLIENT_FROM, PartitionAnswer
 
@@ -113,7 +114,7 @@ class IoLoop:
         urged, core.urged = core.urged, False
         with core.lock:
             self._sort_arrivals()
-            due = core.expire(now)
+            due = expire(core, now)
         for outbox in list(self.outboxes.values()):
             if urged:
                 outbox.look_now()

@@ -9,9 +9,10 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import pytest
 from kafka.record.default_records import DefaultRecordBatch
 from kio.serial import entity_reader
 
@@ -266,3 +267,29 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def once(first: Answer) -> Script:
+    """The first batch gets `first`, the others are acknowledged."""
+    answers = iter([first])
+    return lambda sent: next(answers, Answer())
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    broker = Broker()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def rig(broker: Broker) -> Iterator[Callable[..., Rig]]:
+    made: list[Rig] = []
+
+    def make(**options: Any) -> Rig:
+        made.append(Rig(broker, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

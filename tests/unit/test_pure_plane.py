@@ -6,7 +6,7 @@ import gzip
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,25 +14,7 @@ from pure_rig import TOPIC, Answer, Broker, Rig, Sent, eventually
 
 from fastprod import _pure, errors
 
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    broker = Broker()
-    yield broker
-    broker.close()
-
-
-@pytest.fixture
-def rig(broker: Broker) -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(**options: Any) -> Rig:
-        made.append(Rig(broker, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
+pytest_plugins = ("pure_rig",)
 
 
 class TestDelivery:
