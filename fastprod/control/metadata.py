@@ -75,7 +75,7 @@ class Metadata:
         self._fresh: set[str] = set()
         self._unresolved: set[str] = set()
         self._queued_leaderless: dict[str, TopicInfo] = {}
-        self._limited: set[str] = set()
+        self._limited: dict[str, float] = {}
         self._troubles: dict[str, TopicTrouble] = {}
         # Whoever learned a topic's size limit is told to forget it here.
         self.forget_size: Callable[[str], None] = lambda topic: None
@@ -121,8 +121,8 @@ class Metadata:
         self.refresh(topic)
 
     def limited(self, topic: str) -> None:
-        """The topic's batches are kept small for now; lifted at the next metadata_max_age_ms."""
-        self._limited.add(topic)
+        """The topic's batches are kept small from now on, until metadata_max_age_ms have passed."""
+        self._limited.setdefault(topic, self._loop.now())
 
     def hinted(self, topic: str) -> None:
         """The cluster took a leader hint: tell the plane."""
@@ -157,8 +157,7 @@ class Metadata:
 
     def _ask_all(self, now: float) -> None:
         self._drop_idle(now)
-        if now >= self.cluster.snapshot.fetched_at + self._settings.max_age_ms / 1000:
-            self._lift_limits()
+        self._lift_limits(now)
         self._ask(set(self._live), full=True)
 
     def _ask(self, topics: set[str], *, full: bool) -> None:
@@ -291,8 +290,9 @@ class Metadata:
                 self._plane.forget_topic(topic)
                 self.cluster.drop(topic)
 
-    def _lift_limits(self) -> None:
-        for topic in self._limited:
-            self._plane.set_leader_limit(topic, 0)
-            self.forget_size(topic)
-        self._limited.clear()
+    def _lift_limits(self, now: float) -> None:
+        for topic, since in list(self._limited.items()):
+            if now - since >= self._settings.max_age_ms / 1000:
+                del self._limited[topic]
+                self._plane.set_leader_limit(topic, 0)
+                self.forget_size(topic)

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import fastprod._core as native
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fastprod._core as native
 import fastprod._pure as pure
 
 pytestmark = pytest.mark.native_only

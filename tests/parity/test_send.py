@@ -8,11 +8,11 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+import fastprod._core as native
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fastprod._core as native
 import fastprod._pure as pure
 from fastprod.config import PlaneOptions
 

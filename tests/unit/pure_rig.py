@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import pytest
 from kafka.record.default_records import DefaultRecordBatch
 from kio.serial import entity_reader
 
@@ -275,15 +274,15 @@ def once(first: Answer) -> Script:
     return lambda sent: next(answers, Answer())
 
 
-@pytest.fixture
-def broker() -> Iterator[Broker]:
+def running_broker() -> Iterator[Broker]:
+    """For `pytest.fixture`."""
     broker = Broker()
     yield broker
     broker.close()
 
 
-@pytest.fixture
-def rig(broker: Broker) -> Iterator[Callable[..., Rig]]:
+def rigs(broker: Broker) -> Iterator[Callable[..., Rig]]:
+    """For `pytest.fixture`: makes rigs with the options given, and closes them."""
     made: list[Rig] = []
 
     def make(**options: Any) -> Rig:

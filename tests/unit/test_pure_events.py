@@ -8,11 +8,24 @@ import time
 from collections.abc import Callable
 
 import pytest
-from pure_rig import HANG_UP, SILENCE, TOPIC, Answer, Broker, Rig, Sent, eventually, once
+from pure_rig import (
+    HANG_UP,
+    SILENCE,
+    TOPIC,
+    Answer,
+    Broker,
+    Rig,
+    Sent,
+    eventually,
+    once,
+    rigs,
+    running_broker,
+)
 
 from fastprod import _pure, errors
 
-pytest_plugins = ("pure_rig",)
+broker = pytest.fixture(name="broker")(running_broker)
+rig = pytest.fixture(name="rig")(rigs)
 
 
 class TestConnections:

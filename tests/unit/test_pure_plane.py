@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pure_rig import TOPIC, Answer, Broker, Rig, Sent, eventually
+from pure_rig import TOPIC, Answer, Broker, Rig, Sent, eventually, rigs, running_broker
 
 from fastprod import _pure, errors
 
-pytest_plugins = ("pure_rig",)
+broker = pytest.fixture(name="broker")(running_broker)
+rig = pytest.fixture(name="rig")(rigs)
 
 
 class TestDelivery:

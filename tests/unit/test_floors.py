@@ -1,0 +1,95 @@
+"""A file imports only what lies below it, and nothing goes round in a circle."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+# Longest prefix wins. The floors are told in DESIGN.md.
+FLOORS = {
+    "fastprod.errors": 0, "fastprod.types": 0, "fastprod._version": 0, "fastprod.refusal": 0,
+    "fastprod.failures": 1, "fastprod.config": 1, "fastprod.compression": 1, "fastprod.partitioners": 1,
+    "fastprod.serializers": 1, "fastprod.addresses": 1, "fastprod.call_forms": 1, "fastprod.codecs": 1,
+    "fastprod.decompression": 1, "fastprod.option_kinds": 1, "fastprod.option_rules": 1,
+    "fastprod._pure": 2, "fastprod._core": 2, "fastprod._backend": 2,
+    "fastprod.protocol": 3,
+    "fastprod.control": 4,
+    "fastprod.faces": 7, "fastprod.testing": 7,
+    "fastprod.cli": 8, "fastprod.__main__": 8, "fastprod": 8,
+}
+
+# What is imported inside a function, when it is first called, and why that is no edge of the picture.
+DEFERRED = {
+    ("fastprod.partitioners", "fastprod._backend"),  # a partitioner that is called by hand hashes with the twin's murmur2
+    ("fastprod.errors.behaviour", "fastprod.errors"),  # unpickling looks an unknown code's class up
+}
+
+
+def package() -> Path:
+    spec = importlib.util.find_spec("fastprod")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def module_of(path: Path, root: Path) -> str:
+    parts = path.relative_to(root.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_of(path, package()): path for path in sorted(package().rglob("*.py"))}
+
+
+def floor(module: str) -> int:
+    name = module
+    while name not in FLOORS or (name == "fastprod" and name != module):
+        assert "." in name, f"{module} has no floor: name it in FLOORS"
+        name = name.rpartition(".")[0]
+    return FLOORS[name]
+
+
+def imported(module: str) -> set[str]:
+    """The modules of ours that a file imports anywhere but for type checkers alone."""
+    tree = ast.parse(FILES[module].read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and "not" not in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(name if name in FILES else node.module for name in whole)
+    ours = {name for name in found if name.partition(".")[0] == "fastprod"} - {module}
+    return {name for name in ours if (module, name) not in DEFERRED}
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_a_file_imports_only_what_lies_below(module: str) -> None:
+    above = {name for name in imported(module) if floor(name) > floor(module)}
+    # The package's __init__ hands names out lazily and is imported by everything without harm.
+    assert above - {"fastprod"} == set()
+
+
+def test_no_imports_in_a_circle() -> None:
+    edges = {module: imported(module) & set(FILES) - {"fastprod"} for module in FILES}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module):], module])
+        if module not in done:
+            for name in sorted(edges[module]):
+                visit(name, (*path, module))
+            done.add(module)
+
+    for module in FILES:
+        visit(module, ())
