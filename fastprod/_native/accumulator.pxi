@@ -185,7 +185,7 @@ cdef Partition* new_partition(Topic* topic, int32_t index, PyObject* topic_name,
     partition.last_capacity = SIZE_CLASS_MIN
     partition.active = partition.vanished = False
     partition.retry_at = 0
-    partition.last_ordinal = partition.fail_until = 0
+    partition.last_ordinal = partition.fail_until = partition.stamps = 0
     partition.records_appended = partition.record_bytes = 0
     partition.encoded_bytes = partition.record_size_max = 0
     forget_identity(partition)

@@ -51,7 +51,7 @@ cdef Batch* new_batch() noexcept nogil:
     batch.accepts = batch.full = batch.split_product = batch.sealed = False
     batch.codec = 0
     batch.body_crc = 0
-    batch.ordinal = batch.span = 0
+    batch.ordinal = batch.span = batch.place = 0
     batch.producer_id = -1
     batch.producer_epoch = -1
     batch.base_sequence = -1

@@ -152,6 +152,8 @@ cdef enum:
 cdef enum:
     UNRESOLVED_NONE = -1
     ORDINAL_SPAN_BITS = 32
+    # A broker recognizes a producer's last five batches in a partition when they come again (KIP-98).
+    BATCHES_REMEMBERED = 5
     SIZE_CLASS_MIN = 1024
     STICKY_QUANTUM = 16384
     RETRIES_UNBOUNDED = 2147483647
@@ -242,6 +244,7 @@ cdef cppclass Batch:
     # The stamp: ordinal 0 = never drained, producer_id -1 = none.
     uint64_t ordinal
     uint64_t span              # ordinals from here to the next batch's: children of a split share them out
+    uint64_t place             # how many stamps its partition had given before
     int64_t producer_id
     int16_t producer_epoch
     int32_t base_sequence
@@ -294,6 +297,7 @@ cdef cppclass Partition:
     int64_t last_acked_offset
     int64_t proven_at          # 0: no batch acknowledged yet under this identity
     uint64_t last_ordinal      # of the newest stamp
+    uint64_t stamps            # given so far
     int32_t unresolved         # the sequence after the last batch whose fate is not known, or -1
     uint64_t unresolved_ordinal
     cbool broken               # there is a gap: nothing goes under this identity but what may be in the log already

@@ -123,9 +123,13 @@ cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now) 
             return none
         adopt_identity(core, partition)
         return 0
-    if not idle and (partition.proven_at == 0 or now - partition.proven_at > PROOF_LASTS):
+    if idle:
+        return 0
+    if partition.proven_at == 0 or now - partition.proven_at > PROOF_LASTS:
         return none
-    return 0
+    # However many later ones were acknowledged meanwhile: a batch that the broker wrote six batches ago is no longer
+    # recognized when it is resent, and what is in the log would be taken for refused.
+    return 0 if partition.stamps - partition.in_flight[0].place < BATCHES_REMEMBERED else none
 
 
 cdef cbool is_ready(Core* core, Partition* partition, Outbox* outbox, Batch* batch, int64_t now,
@@ -160,6 +164,8 @@ cdef void stamp(Core* core, Partition* partition, Batch* batch) noexcept nogil:
         batch.producer_id = partition.producer_id
         batch.producer_epoch = partition.producer_epoch
         batch.base_sequence = partition.next_sequence
+        batch.place = partition.stamps
+        partition.stamps += 1
         partition.next_sequence = <int32_t>((<uint32_t>partition.next_sequence + <uint32_t>batch.count) & 0x7FFFFFFFU)
 
 
@@ -207,7 +213,8 @@ cdef void note_fill(Core* core, Partition* partition, Batch* batch) noexcept nog
     if batch.attempts or batch.split_product:
         return
     partition.last_capacity = batch.used
-    if batch.full:
+    # A batch that holds a quantum is as full as it gets: keyless records move on at twice that at the latest.
+    if batch.full or <int64_t>batch.used >= quantum:
         quantum = min(2 * quantum, <int64_t>core.batch_size)
     else:
         quantum = min(<int64_t>STICKY_QUANTUM, <int64_t>core.batch_size)

@@ -255,22 +255,28 @@ cdef class DataPlane:
             lock_detached(&partition.gate)
             partition.vanished = True
             partition.gate.unlock()
-            self._fail_queue(partition, VANISHED, None)
+            self._fail_queue(partition, VANISHED, None, False)
         return 0
 
-    cdef int _fail_queue(self, Partition* partition, int outcome, error) except -1:
-        """End everything in the queue of a partition."""
+    cdef int _fail_queue(self, Partition* partition, int outcome, error, bint unsent_only) except -1:
+        """End what is in the queue of a partition: all of it, or only what was never sent."""
         cdef vector[Batch*] gone
-        cdef size_t i
+        cdef Batch* batch
+        cdef size_t i, kept = 0
         lock_detached(&partition.gate)
-        while not partition.queue.empty():
-            partition.queue.back().accepts = False
-            partition.queue.front().ended = True
-            if partition.queue.front().producer_id >= 0:
-                lose_stamped(partition, partition.queue.front(), partition.queue.front().unknown)
-            gone.push_back(partition.queue.front())
-            partition.queue.pop_front()
-        partition.queue_length.store(0)
+        while kept < partition.queue.size():
+            batch = partition.queue[kept]
+            if unsent_only and batch.attempts:
+                kept += 1
+                continue
+            batch.accepts = False
+            batch.ended = True
+            batch.maybe_written = batch.unknown
+            if batch.producer_id >= 0:
+                lose_stamped(partition, batch, batch.unknown)
+            gone.push_back(batch)
+            partition.queue.erase(partition.queue.begin() + kept)
+        partition.queue_length.store(<int>partition.queue.size())
         partition.gate.unlock()
         for i in range(gone.size()):
             self._end(gone[i], outcome, error, None)
@@ -489,6 +495,7 @@ cdef class DataPlane:
         lock_detached(&partition.gate)
         remove_from(partition.parked, batch)
         batch.ended = True
+        partition.stamps += children.size() - 1   # the broker will remember each of them
         partition.gate.unlock()
         self._hand_down(batch, children)
         lock_detached(&partition.gate)
@@ -540,6 +547,7 @@ cdef class DataPlane:
             batch.ordinal = parent.ordinal + i * batch.span
             batch.producer_id = parent.producer_id
             batch.producer_epoch = parent.producer_epoch
+            batch.place = parent.place
             if parent.producer_id >= 0:
                 batch.base_sequence = <int32_t>((<uint32_t>parent.base_sequence + <uint32_t>first) & 0x7FFFFFFFU)
             child.first = first
@@ -573,12 +581,12 @@ cdef class DataPlane:
         settle(parent)
 
     def fail_queued(self, error: BaseException) -> None:
-        """End every batch that waits in a queue with `error`."""
+        """End every batch that was never sent with `error`."""
         cdef TopicRoute route
         cdef size_t i
         for route in list(self.known.values()):
             for i in range(route.topic_.partitions.size()):
-                self._fail_queue(route.topic_.partitions[i], FAILED, error)
+                self._fail_queue(route.topic_.partitions[i], FAILED, error, True)
 
     def abort(self, error: BaseException) -> list:
         """After `stop`: end all that is left with (a copy of) `error`; a tuple for each batch, see DESIGN.md."""

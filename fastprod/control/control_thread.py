@@ -45,6 +45,9 @@ class ControlThread:
         self._handlers = handlers
         self._on_broken = on_broken
         self._on_end = on_end
+        # Held while events are decided on: whoever gives up all batches must not do so between an
+        # event and its verdict. Entered again where a destructor runs inside.
+        self.deciding = threading.RLock()
         self._stopping = False
         self._ended = False
         self._passing = False
@@ -96,8 +99,9 @@ class ControlThread:
         self._passing = True
         try:
             self._loop.run_once(wait_s)
-            for event in self._plane.take_events():
-                self._handle(event)
+            with self.deciding:
+                for event in self._plane.take_events():
+                    self._handle(event)
         finally:
             self._passing = False
 

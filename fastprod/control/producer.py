@@ -165,13 +165,13 @@ class Engine:
         if self.plane.incomplete() > 0 and (
             inside or timeout_s == 0 or not self.plane.flush(timeout_s)
         ):
-            self._undelivered.add(self.plane.abort(failures.closed_forcefully()))
+            self._abort()
         self._closed = True
         atexit.unregister(self._at_exit)
         self._thread.stop()
         if not inside and not self._thread.join(_JOIN_S):
             # A callback does not return. The data plane need not wait for it.
-            self.plane.stop()
+            self._stop_plane()
         return self._undelivered
 
     def abandon(self, budget_s: float = _EXIT_BUDGET_S) -> None:
@@ -261,10 +261,22 @@ class Engine:
 
     def _end(self) -> None:
         self._parts.close()
-        self.plane.stop()
+        self._stop_plane()
         self._loop.close()
 
     # Smaller things
+
+    def _stop_plane(self) -> None:
+        """End the I/O thread. Whoever comes second waits until it has ended."""
+        with self._thread.deciding:
+            self.plane.stop()
+
+    def _abort(self) -> None:
+        """Give up what is not delivered. The I/O thread ends first: what it has in flight must be
+        known as written or not before it is handed back."""
+        with self._thread.deciding:
+            self.plane.stop()
+            self._undelivered.add(self.plane.abort(failures.closed_forcefully()))
 
     def _at_exit(self) -> None:
         left = len(self.close(_EXIT_BUDGET_S))
