@@ -26,9 +26,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     `argv`: the arguments without the program's name; None takes the process's own.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments[0] if arguments and arguments[0] in _COMMANDS else None
     try:
-        return _run(arguments, command)
+        status = _run(arguments)
+        # Now, where a reader that has gone can be dealt with; the interpreter flushes when it is too late for that.
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+
+
+def _run(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else ""
+    command = first if first in _COMMANDS else None
+    # A named command needs its own module alone; without one, all of them say what they are for.
+    needed = (command,) if command else () if first == "--version" else _COMMANDS
+    try:
+        args = _parser(needed).parse_args(arguments)
+        if args.version_wanted:
+            return _print_version()
+        if "run" not in args:
+            raise CommandError(f"no command given; there are {', '.join(_COMMANDS)} (see fastprod --help)", _USAGE)
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
     except SystemExit as end:
         # argparse ends the program by itself: 0 after --help, 2 after a usage error.
         return end.code if isinstance(end.code, int) else _FAILED
@@ -37,24 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.status
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone (`| head`). The interpreter would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _FAILED
 
 
-def _run(arguments: list[str], command: str | None) -> int:
-    # A named command needs its own module alone; without one, all of them say what they are for.
-    args = _parser(_COMMANDS if command is None else (command,)).parse_args(arguments)
-    if args.version_wanted:
-        from fastprod.cli.version import version_text
+def _print_version() -> int:
+    from fastprod.cli.version import version_text
 
-        print(version_text())
-        return 0
-    run: Callable[[argparse.Namespace], int] | None = getattr(args, "run", None)
-    if run is None:
-        raise CommandError(f"no command given; there are {', '.join(_COMMANDS)} (see fastprod --help)", _USAGE)
-    return run(args)
+    print(version_text())
+    return 0
 
 
 def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:

@@ -84,11 +84,14 @@ def run(args: argparse.Namespace) -> int:
         records = reader(args.format, separator, producer.config["max_request_size"])
         transfer = _Transfer(producer, args.topic, stream, "frame" if args.format == "frames" else "line")
         try:
-            return transfer.run(records(stream), with_progress=with_progress)
+            status = transfer.run(records(stream), with_progress=with_progress)
         finally:
-            # Everything is delivered by now, or was given up by a second Ctrl-C, and that has been said.
+            # Everything is delivered by now, or was given up by a second Ctrl-C.
             with suppress(errors.KafkaTimeoutError):
                 producer.close(0)
+        # After the close, so that no warning of the producer can come behind it.
+        say(_COMMAND, transfer.summary())
+        return status
 
 
 class _Transfer:
@@ -103,6 +106,7 @@ class _Transfer:
         self._outcomes = Outcomes(self._say_failed)
         self._bytes = 0
         self._began = time.monotonic()
+        self._seconds = 0.0
 
     def run(self, records: Iterator[Record], *, with_progress: bool) -> int:
         """Send all of them, wait for every acknowledgement and return the exit status."""
@@ -116,9 +120,20 @@ class _Transfer:
                 self._producer.flush()
             except KeyboardInterrupt:
                 status = _INTERRUPTED
-        self._sum_up()
+        self._seconds = max(time.monotonic() - self._began, 1e-6)
         complete = self._outcomes.acknowledged == self._outcomes.accepted
         return status if status or complete else _FAILED
+
+    def summary(self) -> str:
+        """Return what came of it, in a line; after `run`."""
+        outcomes, seconds, megabytes = self._outcomes, self._seconds, self._bytes / 1e6
+        parts = [f"{outcomes.acknowledged:,} of {outcomes.accepted:,} records acknowledged"]
+        if outcomes.failed:
+            parts.append(f"{outcomes.failed:,} failed")
+        if outcomes.waiting:
+            parts.append(f"{outcomes.waiting:,} given up")
+        rate = f"{outcomes.acknowledged / seconds:,.0f} records/s, {megabytes / seconds:,.1f} MB/s"
+        return f"{', '.join(parts)}; {megabytes:,.1f} MB in {seconds:,.1f} s ({rate})"
 
     def _send(self, records: Iterator[Record]) -> int:
         """Send until the input ends or something is wrong with it; return what that means for the exit status."""
@@ -153,17 +168,6 @@ class _Transfer:
     def _state(self, total: int | None) -> State:
         done = self._outcomes.accepted if total is None else self._stream.tell()
         return State(done, f"{self._outcomes.acknowledged:,} records acknowledged")
-
-    def _sum_up(self) -> None:
-        seconds = max(time.monotonic() - self._began, 1e-6)
-        outcomes = self._outcomes
-        parts = [f"{outcomes.acknowledged:,} of {outcomes.accepted:,} records acknowledged"]
-        if outcomes.failed:
-            parts.append(f"{outcomes.failed:,} failed")
-        if outcomes.waiting:
-            parts.append(f"{outcomes.waiting:,} given up")
-        rate = f"{outcomes.acknowledged / seconds:,.0f} records/s, {self._bytes / seconds / 1e6:,.1f} MB/s"
-        say(_COMMAND, f"{', '.join(parts)}; {self._bytes / 1e6:,.1f} MB in {seconds:,.1f} s ({rate})")
 
 
 def _separator(args: argparse.Namespace) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fastprod import _backend
 from fastprod.control import refusals, splitting
@@ -15,6 +15,9 @@ from fastprod.control.metadata import Metadata
 from fastprod.control.refusals import Refusal
 from fastprod.control.seam import Parked, Plane
 from fastprod.control.verdict import Action, BatchFacts, Rules, Verdict, judge
+
+_SAME_FAILURE_S: Final = 10.0
+_MOST_ANNOUNCED: Final = 1000
 
 
 class ArbiterSettings(NamedTuple):
@@ -48,6 +51,7 @@ class Arbiter:
         self._settings = settings
         self._on_fatal = on_fatal
         self._sizes = splitting.SizeMemory()
+        self._announced: dict[tuple[str, int], float] = {}
 
     def handle(self, parked: Parked) -> None:
         """Judge a parked batch and do what the verdict says."""
@@ -116,10 +120,23 @@ class Arbiter:
         else:
             error = refusals.batch_error(refusal, self._settings.request_timeout_ms)
         if not parked.done:
-            self._journal.warning("%s", error)
+            self._announce(parked, error)
         self._plane.fail(parked, error, unknown=verdict.unknown, record_errors=own)
         if verdict.action is Action.FATAL:
             self._on_fatal(error)
+
+    def _announce(self, parked: Parked, error: Exception) -> None:
+        """Log a failure; the same one of a topic again only after a while. Futures tell of all."""
+        now = self._loop.now()
+        what = (parked.topic, parked.error_code)
+        if now - self._announced.get(what, float("-inf")) < _SAME_FAILURE_S:
+            self._journal.debug("%s", error)
+            return
+        self._journal.warning("%s", error)
+        self._announced.pop(what, None)
+        self._announced[what] = now
+        while len(self._announced) > _MOST_ANNOUNCED:
+            del self._announced[next(iter(self._announced))]
 
     def _split(self, parked: Parked) -> None:
         """10: in two or more. New batches of the topic are made smaller, too."""
@@ -128,9 +145,7 @@ class Arbiter:
         self._metadata.limited(parked.topic)
         plain = splitting.plain_body(parked, self._settings.largest_body)
         records = _backend.decode_records(plain, parked.base_timestamp, parked.record_count)
-        # The limit is about wire bytes; the records are weighed uncompressed.
-        target = limit * len(plain) / max(1, parked.size)
-        groups = splitting.groups(records, target)
+        groups = splitting.groups(records, limit / max(1, parked.size))
         self._journal.info(
             "Topic %r refuses a batch of %s bytes; sending it in %s parts, new ones smaller",
             *(parked.topic, parked.size, len(groups)),

@@ -3,13 +3,15 @@
 Metadata and InitProducerId can be asked of every broker. A request goes out on the ready
 connection with the least to do; while there is none it waits here, and brokers are dialed: known
 ones first, bootstrap servers when no broker is known or each one's last attempt failed (KIP-899).
-A host that swallows packets must not hold up the others: after a second without success the next
-one is dialed beside it.
+
+One peer that is deaf must not hold up the producer for a whole request timeout. After a second
+without a connection the next peer is dialed beside the first; and after two seconds without an
+answer a request is also sent to another broker, and the first answer counts. That does no harm:
+asking twice for metadata changes nothing, and a producer id that nobody uses is forgotten.
 """
 
 from __future__ import annotations
 
-import collections
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -22,12 +24,38 @@ from fastprod.control.wire import Call
 
 _STAGGER_S: Final = 1.0
 _MOST_DIALING: Final = 4
+_PATIENCE_S: Final = 2.0
 # A connection that waits for an answer past its idle time is looked at again this often.
 _IDLE_CHECK_S: Final = 0.1
 
 
+class _Errand:
+    """A request on its way to its first answer. `tried`: the connections it went out on."""
+
+    __slots__ = ("call", "done", "hurry", "receiver", "tried", "waiting_for")
+
+    def __init__(self, call: Call[Any], receiver: Receiver) -> None:
+        self.call = call
+        self.receiver = receiver
+        self.done = False
+        self.tried: list[Connection] = []
+        self.waiting_for = 0
+        self.hurry: Timer | None = None
+
+    def answered(self, answer: Any, error: Exception | None) -> bool:
+        """Note an answer or a failure; return whether it is the one that counts."""
+        self.waiting_for -= 1
+        if self.done or (error is not None and self.waiting_for > 0):
+            return False
+        self.done = True
+        if self.hurry is not None:
+            self.hurry.cancel()
+        self.tried.clear()
+        return True
+
+
 class Channel:
-    """Control thread only. `brokers` and `bootstrap` return whom it may dial at the moment."""
+    """Control thread only. `brokers` returns whom it may dial beside the bootstrap servers."""
 
     def __init__(
         self,
@@ -44,7 +72,7 @@ class Channel:
         self._brokers = brokers
         self._max_idle_s = max_idle_s
         self._connections: list[Connection] = []
-        self._queue: collections.deque[tuple[Call[Any], Receiver]] = collections.deque()
+        self._queue: list[_Errand] = []
         self._last_dial = float("-inf")
         self._retry: Timer | None = None
         self._idle: Timer | None = None
@@ -74,14 +102,14 @@ class Channel:
 
     def submit(self, call: Call[Any], receiver: Receiver) -> None:
         """Send a request as soon as there is a connection for it. `receiver(answer, None)` or, when
-        the connection breaks under it, `receiver(None, error)`; the caller tries again."""
-        self._queue.append((call, receiver))
+        all connections break under it, `receiver(None, error)`; the caller tries again."""
+        self._queue.append(_Errand(call, receiver))
         self._pump()
 
-    def distrust(self, node_id: int, reason: str) -> None:
-        """The data plane's connection to that broker stopped answering: ask another one."""
+    def distrust(self, peer: str, reason: str) -> None:
+        """The data plane's connection to that "host:port" stopped answering: ask another one."""
         for each in list(self._connections):
-            if each.target.node == node_id:
+            if each.target.name == peer:
                 each.close(reason)
 
     def rebootstrap(self, reason: str) -> None:
@@ -110,20 +138,46 @@ class Channel:
     # Sending
 
     def _pump(self) -> None:
-        while self._queue and not self._closed:
-            ready = [each for each in self._connections if each.state is State.READY]
-            if not ready:
-                self._dial()
-                return
-            # A throttled one holds back what it is given; still better than nothing.
-            best = min(ready, key=lambda each: (each.throttled_until, each.open_requests))
-            call, receiver = self._queue.popleft()
-            try:
-                best.request(call, receiver)
-            except Exception as error:
-                # The broker has no version of it that we speak.
-                self._loop.guard(receiver, None, error)
+        if self._closed:
+            return
+        waiting, self._queue = self._queue, []
+        self._queue = [*(each for each in waiting if not self._send(each)), *self._queue]
+        if self._queue:
+            self._dial()
         self._watch_idle()
+
+    def _send(self, errand: _Errand) -> bool:
+        """Send a request if there is a connection for it; return whether it need wait no longer."""
+        if errand.done:
+            return True
+        ready = [
+            each
+            for each in self._connections
+            if each.state is State.READY and each not in errand.tried
+        ]
+        if not ready:
+            return False
+        # A throttled one holds back what it is given; still better than nothing.
+        best = min(ready, key=lambda each: (each.throttled_until, each.open_requests))
+        errand.tried.append(best)
+        errand.waiting_for += 1
+        try:
+            best.request(errand.call, lambda answer, error: self._got(errand, answer, error))
+        except Exception as error:
+            # The broker has no version of it that we speak.
+            self._got(errand, None, error)
+        if not errand.done:
+            errand.hurry = self._loop.call_later(_PATIENCE_S, lambda: self._hurry(errand))
+        return True
+
+    def _got(self, errand: _Errand, answer: Any, error: Exception | None) -> None:
+        if errand.answered(answer, error):
+            self._loop.guard(errand.receiver, answer, error)
+
+    def _hurry(self, errand: _Errand) -> None:
+        if not errand.done:
+            self._queue.append(errand)
+            self._pump()
 
     # Connecting
 
@@ -133,9 +187,10 @@ class Channel:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        busy = {each.target.node for each in self._connections}
+        busy = {each.target.name for each in self._connections}
+        dialing = sum(each.state is not State.READY for each in self._connections)
         again_at = self._last_dial + _STAGGER_S
-        if not busy or (now >= again_at and len(busy) < _MOST_DIALING):
+        if not dialing or (now >= again_at and dialing < _MOST_DIALING):
             target, allowed_at = self._choose(busy)
             if target is not None and allowed_at <= now:
                 self._last_dial = now
@@ -149,14 +204,14 @@ class Channel:
                 again_at = now + _STAGGER_S
         self._retry = self._loop.call_later(again_at - now, self._pump)
 
-    def _choose(self, busy: set[int | str]) -> tuple[Target | None, float]:
+    def _choose(self, busy: set[str]) -> tuple[Target | None, float]:
         """Return whom to dial next and from when on that is allowed."""
         reconnects = self._dialer.reconnects
         brokers = [] if self._bootstrap_only else list(self._brokers())
         candidates = brokers
         if all(reconnects.failures(each.name) > 0 for each in brokers):
             candidates = [*brokers, *self._bootstrap]
-        candidates = [each for each in candidates if each.node not in busy]
+        candidates = [each for each in candidates if each.name not in busy]
         if not candidates:
             return None, 0.0
         random.shuffle(candidates)
@@ -190,7 +245,7 @@ class Channel:
             self._idle.cancel()
             self._idle = None
         quiet = [each for each in self._connections if each.state is State.READY]
-        if not quiet or self._max_idle_s <= 0:
+        if not quiet:
             return
         due = min(each.last_used for each in quiet) + self._max_idle_s
         self._idle = self._loop.call_later(

@@ -70,11 +70,13 @@ class Links:
                 waiting.cancel()
                 self._open(node_id)
 
-    def lost(self, node_id: int, reason: str) -> None:
-        """The data plane's connection broke."""
+    def lost(self, node_id: int, reason: str) -> str:
+        """The data plane's connection broke. Return the broker's "host:port", "" if unknown."""
         target = self._target(node_id)
-        if target is not None:
-            self._dialer.reconnects.lost(target.name, reason, self._loop.now())
+        if target is None:
+            return ""
+        self._dialer.reconnects.lost(target.name, reason, self._loop.now())
+        return target.name
 
     def close(self) -> None:
         self._closed = True

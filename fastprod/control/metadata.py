@@ -211,6 +211,9 @@ class Metadata:
         now = self._loop.now()
         self.failure = None
         self._trying_since = None
+        before = self.cluster.snapshot.cluster_id
+        if before is not None and answer.cluster_id not in (None, before):
+            self._journal.warning("This is another cluster: %s, was %s", answer.cluster_id, before)
         changes = self.cluster.apply(answer, now)
         self._channel.brokers_known()
         self._tell_plane(changes)

@@ -197,12 +197,12 @@ class Engine:
         }
 
     def _connection_lost(self, node_id: int, reason: str, code: int) -> None:
-        self._parts.links.lost(node_id, reason)
         if code == 0:
-            return
+            return  # idle, or we asked for it
+        peer = self._parts.links.lost(node_id, reason)
         self._journal.info("The connection to broker %s was lost: %s", node_id, reason)
         if code == _REQUEST_TIMED_OUT:
-            self._parts.channel.distrust(node_id, reason)
+            self._parts.channel.distrust(peer, reason)
         self._parts.metadata.refresh()
 
     def _updated(self) -> None:

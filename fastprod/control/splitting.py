@@ -29,21 +29,22 @@ class SizeMemory:
         """Note a refusal; return the size that new batches should stay at or below."""
         smallest = min(size, self._refused.get(topic, size))
         self._refused[topic] = smallest
-        return max(_BATCH_OVERHEAD + _RECORD_OVERHEAD, smallest // 2)
+        return max(_BATCH_OVERHEAD + _RECORD_OVERHEAD, (smallest + 1) // 2)
 
     def forget(self, topic: str) -> None:
         """The limit may have been raised."""
         self._refused.pop(topic, None)
 
 
-def groups(records: list[DecodedRecord], target: float) -> list[list[DecodedRecord]]:
-    """Return the records in order in at least two groups of at most `target` bytes each.
+def groups(records: list[DecodedRecord], share: float) -> list[list[DecodedRecord]]:
+    """Return the records in order in at least two groups, each at most that share of all bytes.
 
-    A record larger than that is a group of its own. `target` above half of all bytes counts as
-    half: a batch that was refused whole must not come back whole.
+    A record larger than that is a group of its own. A share above a half counts as a half: a batch
+    that was refused whole must not come back whole. Shares, because limits are about wire bytes
+    and records are weighed uncompressed.
     """
     sizes = [record_size(each) for each in records]
-    target = min(target, sum(sizes) / 2)
+    target = sum(sizes) * min(share, 0.5)
     result: list[list[DecodedRecord]] = []
     filled = 0
     for record, size in zip(records, sizes, strict=True):

@@ -57,10 +57,12 @@ class Topics:
         self._ended = ended
         self._retry_backoff_s = retry_backoff_s
         self._changed = threading.Condition()
+        self._changes = 0
 
     def changed(self) -> None:
         """Metadata has news: whoever waits looks again."""
         with self._changed:
+            self._changes += 1
             self._changed.notify_all()
 
     def wait_until(self, condition: Callable[[], Any], timeout_s: float) -> Any:
@@ -69,6 +71,7 @@ class Topics:
         deadline = time.monotonic() + timeout_s
         inside = self._on_control_thread()
         while True:
+            seen = self._changes
             result = condition()
             left = deadline - time.monotonic()
             if result or left <= 0:
@@ -77,8 +80,9 @@ class Topics:
                 self._pump(min(left, SIGNAL_SLICE_S))
                 continue
             with self._changed:
-                # News between the look above and here costs one slice, no more.
-                self._changed.wait(min(left, SIGNAL_SLICE_S))
+                # Not if there was news after the look above.
+                if self._changes == seen:
+                    self._changed.wait(min(left, SIGNAL_SLICE_S))
 
     def resolve(self, topic: Any, timeout_s: float) -> Any:
         """Return the plane's route of a topic, or the error that its future is to fail with.

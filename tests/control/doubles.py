@@ -14,11 +14,13 @@ class RecordingPlane:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.keywords: list[dict[str, Any]] = []
         self.routes: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        def note(*args: Any, **_: Any) -> None:
+        def note(*args: Any, **keywords: Any) -> None:
             self.calls.append((name, args))
+            self.keywords.append(keywords)
             if name == "set_topic":
                 self.routes[args[0]] = Route()
             elif name == "forget_topic":

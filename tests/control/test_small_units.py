@@ -32,14 +32,14 @@ Records = st.lists(st.binary(max_size=300), min_size=2, max_size=40)
 
 
 class TestSplitting:
-    @given(values=Records, target=st.floats(0, 5000))
-    def test_order_is_kept_and_it_always_ends(self, values: list[bytes], target: float) -> None:
+    @given(values=Records, share=st.floats(0, 1))
+    def test_order_is_kept_and_it_always_ends(self, values: list[bytes], share: float) -> None:
         records = [(0, None, value, []) for value in values]
-        groups = splitting.groups(records, target)
+        groups = splitting.groups(records, share)
         assert [each for group in groups for each in group] == records
         assert len(groups) >= 2
         assert all(groups)
-        limit = min(target, sum(map(splitting.record_size, records)) / 2)
+        limit = sum(map(splitting.record_size, records)) * min(share, 0.5)
         for group in groups:
             assert len(group) == 1 or sum(map(splitting.record_size, group)) <= limit
 
