@@ -89,9 +89,10 @@ def main() -> None:
         if not arguments.no_lint:
             lint()
         if not arguments.tests:
+            mixed = str(ROOT / "tests" / "e2e" / "test_mixed_load.py")
             suite("benchmarks once", away, [str(ROOT / "benchmarks"), "--benchmark-disable"], totals)
-            suite("cramjam alone", away, [str(ROOT / "tests"), "-m", "codecs"], totals, FASTPROD_TEST_HIDE="lz4,zstandard")
-            suite("without kafka-python", away, [str(ROOT / "tests"), "-m", "drop_in"], totals, FASTPROD_TEST_HIDE="kafka")
+            suite("cramjam alone", away, [mixed], totals, FASTPROD_TEST_HIDE="lz4,zstandard")
+            suite("without kafka-python", away, [mixed], totals, FASTPROD_TEST_HIDE="kafka")
         suite("pure", away, [*chosen, "-m", "not native_only"], totals, FASTPROD_BACKEND="pure")
         say("so far: " + "; ".join(f"{what}: {n} tests, {b} on a real Kafka" for what, (n, b) in totals.items()))
         suite("native", away, [*chosen, "-p", "no:cacheprovider"], totals, FASTPROD_BACKEND="native")

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from comparing import busy, report
-from comparing.bench import Bench
+from comparing.bench import BROKER_PROPERTIES, Bench
 from comparing.child import measure
 from comparing.contenders import CONTENDERS, DEFAULT, PLAIN, PURE
 from comparing.job import QUEUE_BYTES, Job
@@ -42,7 +42,7 @@ def main() -> int:
         measure(Job.from_json(options.measure))
         return 0
     names = _names(options)
-    with KafkaBroker(in_memory=True, heap=_HEAP) as broker:
+    with KafkaBroker(in_memory=True, heap=_HEAP, properties=BROKER_PROPERTIES) as broker:
         machine = describe(broker.version)
         for what, value in machine.items():
             _say(f"{what}: {value}")

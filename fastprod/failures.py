@@ -6,9 +6,7 @@ Every function returns the exception, it does not raise it. Broker errors are no
 
 from __future__ import annotations
 
-
 from fastprod import errors
-
 
 
 def closed() -> Exception:

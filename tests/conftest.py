@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.abc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -36,8 +36,8 @@ if HIDDEN:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in (
         "native_only: compares or needs the compiled twin; run once, with it",
-        "codecs: run again with cramjam alone",
-        "drop_in: run again without kafka-python",
+        "codecs: run again with cramjam alone (.ci/tests.py)",
+        "drop_in: run again without kafka-python (.ci/tests.py)",
     ):
         config.addinivalue_line("markers", marker)
     import fastprod
@@ -53,8 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _count_real_broker_tests(request: pytest.FixtureRequest, record_property: object) -> Iterator[None]:
+def _count_real_broker_tests(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
     """Let the report say which tests ran on a real Kafka."""
-    if any(name in request.fixturenames for name in ("kafka_broker", "own_broker")) and callable(record_property):
+    if any(name in request.fixturenames for name in ("kafka_broker", "own_broker")):
         record_property("real_broker", "yes")
-    yield

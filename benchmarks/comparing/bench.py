@@ -17,8 +17,10 @@ from fastprod.testing import KafkaBroker
 _GONE_S = 30
 _POLL_S = 0.05
 _SPIN = "while True: pass"
-# A deleted topic's data goes at once, not after a minute: the log is in memory, and the next topic needs the room.
-_TOPIC_CONFIG = {"file.delete.delay.ms": 1}
+
+# A deleted topic's data goes at once, not after a minute: the log is in memory, and deleting must not fall into the
+# next measurement.
+BROKER_PROPERTIES = {"log.segment.delete.delay.ms": 100, "log.initial.task.delay.ms": 100}
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Bench:
     @contextlib.contextmanager
     def _topic(self, job: Job) -> Iterator[None]:
         """The topic, and in the end its deletion, waited for: the next measurement must not share a core with it."""
-        self._broker.create_topic(job.topic, PARTITIONS, _TOPIC_CONFIG)
+        self._broker.create_topic(job.topic, PARTITIONS)
         yield
         self._broker.delete_topic(job.topic)
         deadline = time.monotonic() + _GONE_S

@@ -136,6 +136,7 @@ cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, si
             else:
                 with nogil:
                     wait_for_memory(core, left)
+                PyErr_CheckSignals()
     finally:
         core.pool_gate.lock()
         for i in range(core.memory_queue.size()):

@@ -462,6 +462,7 @@ cdef class FutureRecordMetadata:
                 wait_for_end(batch.core, batch, left)
             batch.waiters.fetch_sub(1)
             release_held(batch)
+            PyErr_CheckSignals()
 
     def add_callback(self, function, /, *args, **kwargs):
         """Call `function(*args, record_metadata, **kwargs)` once the record is acknowledged. Returns the future."""

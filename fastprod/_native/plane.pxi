@@ -660,6 +660,7 @@ cdef class DataPlane:
                     return False
                 with nogil:
                     wait_for_epoch(core, epoch, left)
+                PyErr_CheckSignals()
             return True
         finally:
             core.flush_waiters.fetch_sub(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -126,7 +127,12 @@ class Links:
         self._under_way.pop(node_id, None)
         self._announced.pop(node_id, None)
         self._dialer.handed_over(connection)
-        self._plane.attach(node_id, descriptor, version)
+        try:
+            self._plane.attach(node_id, descriptor, version)
+        except Exception:
+            socket.close(descriptor)
+            self._give_up(node_id)
+            raise
 
     def _failed(self, node_id: int, error: Exception) -> None:
         if self._closed:

@@ -78,7 +78,12 @@ class Engine:
         if self._metrics is not None:
             self._loop.call_threadsafe(self._sample_metrics)
         self.plane.start()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # No more threads: nobody would be left to stop the other one.
+            self.plane.stop()
+            raise
         atexit.register(self._at_exit)
 
     # What `send` asks (the seam)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import pytest
+from shell import MakeTopic
 
 from fastprod.testing import KafkaBroker
 
@@ -13,8 +13,6 @@ from fastprod.testing import KafkaBroker
 from fastprod.testing.plugin import kafka_broker  # noqa: F401
 
 _numbers = itertools.count(1)
-
-MakeTopic = Callable[..., str]
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import pty
 import select
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
 
 PATIENCE_S = 120
+MakeTopic = Callable[..., str]
 PROGRAM = (sys.executable, "-m", "fastprod")
 _WITHOUT = """
 import sys

@@ -13,8 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import MakeTopic
-from shell import PATIENCE_S, run, run_on_terminal, start, values, without
+from shell import PATIENCE_S, MakeTopic, run, run_on_terminal, start, values, without
 from shell import read as read_topic
 
 from fastprod.cli import outcomes

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 from conftest import MakeProducer, MakeTopic, eventually
 from effects import shows
 from sockets import CAN_LOOK, sockets_to

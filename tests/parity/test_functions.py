@@ -140,7 +140,7 @@ def test_decoding_broken_records(data: bytes, base: int, count: int) -> None:
 
 @given(RECORDS, st.integers(0, 400), st.integers(0, 255))
 def test_decoding_damaged_records(records: list[Any], at: int, byte: int) -> None:
-    steps, count, _, batch = built(native, records, 10**6)
+    _, count, _, batch = built(native, records, 10**6)
     body = bytearray(batch[61:])
     body[at % len(body)] = byte
     same("decode_records", bytes(body), records[0][0], count)

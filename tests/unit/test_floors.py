@@ -23,7 +23,7 @@ FLOORS = {
 
 # What is imported inside a function, when it is first called, and why that is no edge of the picture.
 DEFERRED = {
-    ("fastprod.partitioners", "fastprod._backend"),  # a partitioner that is called by hand hashes with the twin's murmur2
+    ("fastprod.partitioners", "fastprod._backend"),  # called by hand, a partitioner hashes with the twin's murmur2
     ("fastprod.errors.behaviour", "fastprod.errors"),  # unpickling looks an unknown code's class up
 }
 
@@ -57,7 +57,7 @@ def imported(module: str) -> set[str]:
     typing_only = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and "not" not in ast.unparse(node.test)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
     found = set()
