@@ -41,17 +41,6 @@ class Flag:
         raise bad_value(name, value, self.accepts)
 
 
-class Text:
-    """None or a str."""
-
-    accepts = "None or a str"
-
-    def __call__(self, name: str, value: Any) -> str | None:
-        if value is None or isinstance(value, str):
-            return value
-        raise bad_value(name, value, self.accepts)
-
-
 class ClientId:
     """None or a str that fits the protocol's string type."""
 

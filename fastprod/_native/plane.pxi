@@ -81,6 +81,7 @@ cdef class DataPlane:
     cdef dict known            # every route ever made, by topic
     cdef list retired          # routes' partitions that are gone
     cdef object compress
+    cdef bint aborted
     cdef readonly dict routes
     cdef public object engine
 
@@ -88,6 +89,7 @@ cdef class DataPlane:
         cdef Core* core = new Core()
         self.core = core
         self.io = NULL
+        self.aborted = False
         self.known = {}
         self.routes = {}
         self.engine = None
@@ -401,18 +403,22 @@ cdef class DataPlane:
             run_due(batch)
         return left
 
-    cdef Batch* _undecided(self, ParkedBatch parked) except NULL:
+    cdef Batch* _undecided(self, ParkedBatch parked) except? NULL:
+        """The batch to carry a verdict out on; NULL when `abort` has ended it and the verdict comes too late."""
         if parked.decided:
             raise errors.IllegalStateError("this batch has been decided upon before")
         parked.decided = True
-        return parked.batch
+        return NULL if self.aborted else parked.batch
 
     def retry(self, ParkedBatch parked, delay_ms: float, *, unknown: bool, renumber: bool = False) -> None:
         """Send it again, in its old place, not before `delay_ms` from now."""
         cdef Batch* batch = self._undecided(parked)
-        cdef Partition* partition = batch.partition
+        cdef Partition* partition
         cdef size_t at = 0
         cdef int outcome = PENDING
+        if batch == NULL:
+            return
+        partition = batch.partition
         lock_detached(&partition.gate)
         if batch.ended or partition.vanished:
             outcome = VANISHED
@@ -438,9 +444,12 @@ cdef class DataPlane:
     def fail(self, ParkedBatch parked, error: BaseException, *, unknown: bool, record_errors=None) -> None:
         """It has failed for good with `error`; records in `record_errors` (a dict by index) with theirs."""
         cdef Batch* batch = self._undecided(parked)
-        cdef Partition* partition = batch.partition
+        cdef Partition* partition
         cdef vector[Batch*] behind
         cdef size_t i
+        if batch == NULL:
+            return
+        partition = batch.partition
         if self.core.strict_order and batch.producer_id >= 0 and not unknown:
             lock_detached(&partition.gate)
             partition.fail_until = partition.last_ordinal
@@ -479,15 +488,20 @@ cdef class DataPlane:
 
     def succeed(self, ParkedBatch parked, base_offset: int, log_append_time: int) -> None:
         """It is in the log after all."""
-        acknowledge(self.core, self._undecided(parked), base_offset, log_append_time, now_ns())
-        wake(self.core)
+        cdef Batch* batch = self._undecided(parked)
+        if batch != NULL:
+            acknowledge(self.core, batch, base_offset, log_append_time, now_ns())
+            wake(self.core)
 
     def split(self, ParkedBatch parked, groups: list) -> None:
         """Replace it by one batch a group of decoded records, in order, in its old place."""
         cdef Batch* batch = self._undecided(parked)
-        cdef Partition* partition = batch.partition
+        cdef Partition* partition
         cdef vector[Child] children
         cdef size_t i, at = 0
+        if batch == NULL:
+            return
+        partition = batch.partition
         if parked.done or batch.ended:
             self._finish(batch, FAILED, None, None, False)
             return
@@ -593,6 +607,8 @@ cdef class DataPlane:
         cdef TopicRoute route
         cdef size_t i
         cdef list left = []
+        self.stop()   # its requests point to the batches that end here
+        self.aborted = True
         for route in self.known.values():
             for i in range(route.topic_.partitions.size()):
                 self._abort_partition(route.topic_.partitions[i], error, left)

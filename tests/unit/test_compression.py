@@ -9,6 +9,7 @@ import struct
 import sys
 import threading
 import zlib
+from collections.abc import Callable
 
 import cramjam
 import kafka.codec  # type: ignore[import-untyped]
@@ -81,7 +82,7 @@ def read_xerial(data: bytes) -> bytes:
     return plain
 
 
-READERS = {
+READERS: dict[str, list[Callable[[bytes], bytes]]] = {
     "gzip": [
         lambda data: zlib.decompress(data, 31),
         lambda data: bytes(cramjam.gzip.decompress(data)),
