@@ -207,6 +207,11 @@ cdef void forget_identity(Partition* partition) noexcept nogil:
     partition.asked_epoch = -1
 
 
+cdef inline int64_t first_quantum(Core* core) noexcept nogil:
+    """Never 0, as batch_size can be: a record must be able to stay where it was put."""
+    return max(min(<int64_t>STICKY_QUANTUM, <int64_t>core.batch_size), <int64_t>1)
+
+
 cdef Topic* new_topic(Core* core, string name) noexcept:
     cdef Topic* topic = new Topic()
     topic.core = core
@@ -216,7 +221,7 @@ cdef Topic* new_topic(Core* core, string name) noexcept:
     topic.sticky.store(-1)
     topic.sticky_produced.store(0)
     topic.sticky_since.store(0)
-    topic.quantum.store(min(<int64_t>STICKY_QUANTUM, <int64_t>core.batch_size))
+    topic.quantum.store(first_quantum(core))
     topic.rotation_at = 0
     topic.counter.store(<uint32_t>random_number())
     topic.wire_limit = 0

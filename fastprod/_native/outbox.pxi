@@ -215,9 +215,9 @@ cdef void note_fill(Core* core, Partition* partition, Batch* batch) noexcept nog
     partition.last_capacity = batch.used
     # A batch that holds a quantum is as full as it gets: keyless records move on at twice that at the latest.
     if batch.full or <int64_t>batch.used >= quantum:
-        quantum = min(2 * quantum, <int64_t>core.batch_size)
+        quantum = max(min(2 * quantum, <int64_t>core.batch_size), <int64_t>1)
     else:
-        quantum = min(<int64_t>STICKY_QUANTUM, <int64_t>core.batch_size)
+        quantum = first_quantum(core)
     topic.quantum.store(quantum, memory_order_relaxed)
 
 

@@ -408,7 +408,9 @@ cdef class DataPlane:
         if parked.decided:
             raise errors.IllegalStateError("this batch has been decided upon before")
         parked.decided = True
-        return NULL if self.aborted else parked.batch
+        if self.aborted:
+            return NULL
+        return parked.batch
 
     def retry(self, ParkedBatch parked, delay_ms: float, *, unknown: bool, renumber: bool = False) -> None:
         """Send it again, in its old place, not before `delay_ms` from now."""

@@ -65,7 +65,7 @@ class TopicRoute:
         self.counters = Counters(TOPIC)
         self.waiting_told = False  # EVENT_NO_LEADER was emitted since the last set_topic
         self.sticky: StickySlot | None = None
-        self.quantum = min(layout.STICKY_QUANTUM, core.options.batch_size)
+        self.quantum = first_quantum(core)
         self._used = True
         self._rotation: list[Partition] = []
         self._rotation_lock = threading.Lock()
@@ -163,11 +163,15 @@ class TopicRoute:
         """A batch was sent: full ones double the quantum, partial ones bring it back. One that
         holds a whole quantum counts as full: with the quantum below the batch size, no batch
         would ever be fuller, because the slot moves on."""
-        batch_size = self._core.options.batch_size
         if batch.full or batch.raw_bytes >= self.quantum:
-            self.quantum = min(self.quantum * 2, batch_size)
+            self.quantum = max(min(self.quantum * 2, self._core.options.batch_size), 1)
         else:
-            self.quantum = min(layout.STICKY_QUANTUM, batch_size)
+            self.quantum = first_quantum(self._core)
+
+
+def first_quantum(core: Core) -> int:
+    """Never 0, as batch_size can be: a record must be able to stay where it was put."""
+    return max(min(layout.STICKY_QUANTUM, core.options.batch_size), 1)
 
 
 def batch_limit(core: Core, route: TopicRoute) -> int:

@@ -196,11 +196,13 @@ class FakeBroker:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: _Connection) -> None:
-        with contextlib.suppress(OSError, EOFError):
-            while True:
-                self._handle(connection, connection.read_frame())
-        connection.close()
-        self.connections.remove(connection)
+        try:
+            with contextlib.suppress(OSError, EOFError):
+                while True:
+                    self._handle(connection, connection.read_frame())
+        finally:
+            connection.close()
+            self.connections.remove(connection)
 
     def _handle(self, connection: _Connection, frame: bytes) -> None:
         api_key, version = struct.unpack_from(">hh", frame)
@@ -315,8 +317,8 @@ class _Maker:
     def __init__(self, api_key: int, version: int) -> None:
         self._schema = _module(api_key, version, "response")
 
-    def __call__(self, name: str, **values: Any) -> Any:
-        cls = getattr(self._schema, name)
+    def __call__(self, entity: str, /, **values: Any) -> Any:
+        cls = getattr(self._schema, entity)
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 

@@ -228,3 +228,12 @@ def test_attributes_of_a_closed_producer() -> None:
         assert future.failed()
         assert isinstance(future.exception, RuntimeError)
         assert rig.attempt(("t", b"v"), {})[0].__name__ == "IllegalStateError"
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("batch_size", [0, 1, 100])
+def test_keyless_records_with_tiny_batches(twin: Any, batch_size: int) -> None:
+    rig = Rig(twin, batch_size=batch_size)
+    for number in range(20):
+        rig.producer.send("t", b"%d" % number)
+    assert [batch[5] for batch in rig.end()].count(1) >= (20 if batch_size < 2 else 0)

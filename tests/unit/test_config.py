@@ -9,9 +9,7 @@ import ast
 import logging
 import math
 import pickle
-import selectors
 import socket
-import ssl
 import subprocess
 import sys
 import warnings
@@ -353,44 +351,6 @@ class TestNames:
         again = pickle.loads(pickle.dumps(caught.value))
         assert str(again) == str(caught.value)
         assert isinstance(again, kafka.errors.KafkaConfigurationError)
-
-
-NOT_YET = {
-    "transactional_id": "tx",
-    "security_protocol": "SSL",
-    "ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-    "ssl_check_hostname": False,
-    "ssl_cafile": "ca.pem",
-    "ssl_certfile": "cert.pem",
-    "ssl_keyfile": "key.pem",
-    "ssl_password": "secret",
-    "ssl_crlfile": "crl.pem",
-    "ssl_ciphers": "HIGH",
-    "sasl_mechanism": "PLAIN",
-    "sasl_plain_username": "me",
-    "sasl_plain_password": "secret",
-    "sasl_kerberos_name": "kafka/host",
-    "sasl_kerberos_service_name": "broker",
-    "sasl_kerberos_domain_name": "host",
-    "sasl_oauth_token_provider": object(),
-    "proxy_url": "socks5://p",
-    "socks5_proxy": "socks5://p",
-    "selector": selectors.SelectSelector,
-    "kafka_client": object,
-    "metric_reporters": [object],
-}
-
-
-class TestNotYet:
-    @pytest.mark.parametrize("name", NOT_YET)
-    def test_set_options_are_refused_by_name(self, name: str) -> None:
-        text = refused(f"{name} is set.* not supported yet", **{name: NOT_YET[name]})
-        assert "secret" not in text
-
-    def test_an_unknown_security_protocol_is_not_taken_for_plaintext(self) -> None:
-        assert "'SASL_SSL'?" in refused("security_protocol=", security_protocol="sasl_ssl")
-        assert "'PLAINTEXT'?" in refused("security_protocol=", security_protocol="PLAIN_TEXT")
-        refused("security_protocol=", security_protocol=None)
 
 
 def test_import_costs_neither_kafka_python_nor_a_codec() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import selectors
+import ssl
 from typing import Any, ClassVar
 
 import pytest
@@ -63,6 +65,44 @@ class TestServers:
 
     def test_shown_as_it_is_written(self) -> None:
         assert [str(each) for each in parse_servers("a:1,[::1]:2")] == ["a:1", "[::1]:2"]
+
+
+NOT_YET = {
+    "transactional_id": "tx",
+    "security_protocol": "SSL",
+    "ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    "ssl_check_hostname": False,
+    "ssl_cafile": "ca.pem",
+    "ssl_certfile": "cert.pem",
+    "ssl_keyfile": "key.pem",
+    "ssl_password": "secret",
+    "ssl_crlfile": "crl.pem",
+    "ssl_ciphers": "HIGH",
+    "sasl_mechanism": "PLAIN",
+    "sasl_plain_username": "me",
+    "sasl_plain_password": "secret",
+    "sasl_kerberos_name": "kafka/host",
+    "sasl_kerberos_service_name": "broker",
+    "sasl_kerberos_domain_name": "host",
+    "sasl_oauth_token_provider": object(),
+    "proxy_url": "socks5://p",
+    "socks5_proxy": "socks5://p",
+    "selector": selectors.SelectSelector,
+    "kafka_client": object,
+    "metric_reporters": [object],
+}
+
+
+class TestNotYet:
+    @pytest.mark.parametrize("name", NOT_YET)
+    def test_set_options_are_refused_by_name(self, name: str) -> None:
+        text = refused(f"{name} is set.* not supported yet", **{name: NOT_YET[name]})
+        assert "secret" not in text
+
+    def test_an_unknown_security_protocol_is_not_taken_for_plaintext(self) -> None:
+        assert "'SASL_SSL'?" in refused("security_protocol=", security_protocol="sasl_ssl")
+        assert "'PLAINTEXT'?" in refused("security_protocol=", security_protocol="PLAIN_TEXT")
+        refused("security_protocol=", security_protocol=None)
 
 
 class TestIdempotence:
