@@ -245,6 +245,7 @@ class FakeBroker:
         return make(
             "MetadataResponse",
             throttle_time=_NO_TIME,
+            error_code=ErrorCode.none,
             brokers=(broker,),
             cluster_id="fake",
             controller_id=1,

@@ -6,6 +6,7 @@ confluent-kafka and finds what was lost, written twice, written elsewhere than r
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter, defaultdict
@@ -139,5 +140,5 @@ class Load:
             if each.key is not None:
                 rows[-1, thread, each.key].append(int(number))
         for row, numbers in rows.items():
-            out = [pair for pair in zip(numbers, numbers[1:], strict=False) if pair[0] > pair[1]]
+            out = [pair for pair in itertools.pairwise(numbers) if pair[0] > pair[1]]
             assert not out, f"out of order in (partition, thread, key) {row}: {out[:5]}"
