@@ -38,9 +38,11 @@ def run(what: str, command: list[str], cwd: Path, **variables: str) -> None:
 
 
 def lint() -> None:
+    # cython-lint starts pycodestyle by its name.
+    path = os.pathsep.join([str(Path(PYTHON).parent), os.environ.get("PATH", "")])
     run("ruff", [PYTHON, "-m", "ruff", "check", "."], ROOT)
     run("types", [PYTHON, "-m", "mypy"], ROOT)
-    run("cython-lint", [PYTHON, "-m", "cython_lint", "--max-line-length", "120", "fastprod"], ROOT)
+    run("cython-lint", [PYTHON, "-m", "cython_lint.cython_lint", "--max-line-length", "120", "fastprod"], ROOT, PATH=path)
 
 
 def allowed_skips() -> set[str]:
