@@ -42,7 +42,8 @@ def lint() -> None:
     path = os.pathsep.join([str(Path(PYTHON).parent), os.environ.get("PATH", "")])
     run("ruff", [PYTHON, "-m", "ruff", "check", "."], ROOT)
     run("types", [PYTHON, "-m", "mypy"], ROOT)
-    run("cython-lint", [PYTHON, "-m", "cython_lint.cython_lint", "--max-line-length", "120", "fastprod"], ROOT, PATH=path)
+    command = [PYTHON, "-m", "cython_lint.cython_lint", "--max-line-length", "120", "fastprod"]
+    run("cython-lint", command, ROOT, PATH=path)
 
 
 def allowed_skips() -> set[str]:

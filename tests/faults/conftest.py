@@ -11,6 +11,7 @@ import pytest
 from fastprod import KafkaProducer
 from fastprod.testing import KafkaBroker
 
+from .fake_broker import FakeBroker
 from .relay import Relay
 
 _numbers = itertools.count(1)
@@ -67,14 +68,12 @@ def address(request: pytest.FixtureRequest, own_broker: KafkaBroker) -> str:
     return own_broker.bootstrap_servers
 
 
-@pytest.fixture
-def producer(address: str) -> Iterator[MakeProducer]:
-    """Make producers for `own_broker`; they are closed at the end of the test, whatever state they are in."""
+def _producers(address: str) -> Iterator[MakeProducer]:
     made: list[KafkaProducer] = []
 
-    def make(**options: Any) -> KafkaProducer:
+    def make(cls: type[KafkaProducer] = KafkaProducer, **options: Any) -> KafkaProducer:
         options.setdefault("bootstrap_servers", address)
-        made.append(KafkaProducer(**options))
+        made.append(cls(**options))
         return made[-1]
 
     yield make
@@ -83,6 +82,25 @@ def producer(address: str) -> Iterator[MakeProducer]:
             each.close(0)
         except Exception as error:
             print("closing at the end of the test:", error)
+
+
+@pytest.fixture
+def producer(address: str) -> Iterator[MakeProducer]:
+    """Make producers for `own_broker`; they are closed at the end of the test, whatever state they are in."""
+    yield from _producers(address)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeBroker]:
+    """A broker that the test answers for, with the topics "t" (two partitions) and "other" (one)."""
+    with FakeBroker(t=2, other=1) as broker:
+        yield broker
+
+
+@pytest.fixture
+def fake_producer(fake: FakeBroker) -> Iterator[MakeProducer]:
+    """Make producers for `fake`, as `producer` does."""
+    yield from _producers(fake.address)
 
 
 @pytest.fixture
