@@ -16,6 +16,9 @@ from fastprod.testing import KafkaBroker
 
 _GONE_S = 30
 _POLL_S = 0.05
+# A stop signal takes effect a moment after it was sent, and a file's times are only as fine as the kernel's tick.
+_STOPPING_S = 0.02
+_TICK_S = 0.01
 _SPIN = "while True: pass"
 
 # A deleted topic's data goes at once, not after a minute: the log is in memory, and deleting must not fall into the
@@ -87,6 +90,7 @@ class Bench:
             child.wait_for(READY)
             self._broker.pause()
             try:
+                time.sleep(_STOPPING_S)
                 child.tell(READY)
                 child.wait_for(FILLED)
             finally:
@@ -94,7 +98,7 @@ class Bench:
                 self._broker.resume()
             outcome = child.outcome()
         self._check(job, outcome.sent, outcome.acknowledged, outcome.first)
-        return Run(job.contender, outcome.acknowledged, self._last_write(job.topic) - began)
+        return Run(job.contender, outcome.acknowledged, max(self._last_write(job.topic) - began, _TICK_S))
 
     def _last_write(self, topic: str) -> float:
         """When the log of the topic was written to last: a clock that no thread of the client can delay."""

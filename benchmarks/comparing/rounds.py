@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from comparing.bench import Bench
@@ -21,16 +20,16 @@ def warmed_rates(bench: Bench, names: list[str], seconds: float, say: Say) -> di
     each contender reached in the last pass, records/s.
     """
     rates = {name: float(CONTENDERS[name].rate) for name in names}
+    each = min(_PASS_S, seconds)
     spent = 0.0
-    began = time.monotonic()
-    while not spent or spent < seconds:
+    while spent < seconds:
         for name in names:
-            run = bench.measure(name, max(int(rates[name] * min(_PASS_S, seconds)), 1))
+            run = bench.measure(name, max(int(rates[name] * each), 1))
+            spent += max(run.seconds, each)
             if run.void:
                 say(f"warm-up: VOID {name}: {run.void}")
-                continue
-            rates[name] = run.rate
-        spent = time.monotonic() - began
+            else:
+                rates[name] = run.rate
     say("warm-up: " + ", ".join(f"{name} {rate:,.0f}/s" for name, rate in rates.items()))
     return rates
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -203,7 +204,9 @@ def test_a_second_ctrl_c_gives_up() -> None:
         finally:
             process.kill()
     assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("fastprod produce: 1 of 2 records acknowledged, 1 given up; ")
+    # The broker may have been paused between writing the first record and acknowledging it.
+    assert re.match(r"fastprod produce: (1 of 2 records acknowledged, 1|0 of 2 records acknowledged, 2) given up; ",
+                    said.splitlines()[-1])
     assert "Traceback" not in said
 
 

@@ -1,4 +1,4 @@
-"""A broker whose clients go through a relay, topics of a test's own, and how much the slower twin is given."""
+"""A broker whose clients go through a relay, and topics of a test's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-import fastprod
 from fastprod.testing import KafkaBroker
 
 from .relay import Relay
@@ -15,14 +14,6 @@ from .relay import Relay
 _numbers = itertools.count(1)
 
 MakeTopic = Callable[..., str]
-
-SHARE = 1.0 if fastprod.backend == "native" else 0.2
-"""The part of a test's records that this twin is given: the pure one appends a tenth as many a second."""
-
-
-def share(count: int) -> int:
-    """How many of `count` records this twin is given."""
-    return int(count * SHARE)
 
 
 @pytest.fixture(scope="package")

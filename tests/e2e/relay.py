@@ -53,7 +53,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         self.target: tuple[str, int] | None = None
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
         self._connections = 0
         self._open: set[socket.socket] = set()
         self._requests: list[Request] = []
@@ -78,11 +78,6 @@ class Relay:
                 for each in self._requests
                 if each.api_key == api_key and client_id in (None, each.client_id)
             ]
-
-    def wait_for(self, count: int, api_key: int) -> None:
-        """Return once that many requests of the API have come since `reset`."""
-        with self._lock:
-            self._lock.wait_for(lambda: sum(each.api_key == api_key for each in self._requests) >= count)
 
     def close(self) -> None:
         """Take no more connections and reset those there are."""
@@ -120,7 +115,6 @@ class Relay:
                 pending[request.correlation_id] = request
                 with self._lock:
                     self._requests.append(request)
-                    self._lock.notify_all()
                 server.sendall(struct.pack(">i", len(payload)) + payload)
         # The broker has what came before: it ends the connection, and with it the other thread.
         with contextlib.suppress(OSError):

@@ -33,7 +33,7 @@ def _relayed_broker() -> Iterator[tuple[KafkaBroker, Relay]]:
         host, _, port = broker.bootstrap_servers.rpartition(":")
         relay.target = (host, int(port))
         yield broker, relay
-    relay.close()
+    relay.refuse()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ request as it comes, in whatever number are in flight, and `request.accept()`, `
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -77,6 +78,8 @@ class Produced:
         self.at = time.monotonic()
         self._connection = connection
         self._correlation_id = header.correlation_id
+        if self.acks != 0:
+            connection.unanswered.append(header.correlation_id)
         self.batches = [
             _batch(broker.name_of(topic), data) for topic in request.topic_data for data in topic.partition_data
         ]
@@ -86,6 +89,11 @@ class Produced:
         """The only batch."""
         (batch,) = self.batches
         return batch
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the producer has closed the connection."""
+        return self._connection not in self.broker.connections
 
     def accept(self) -> None:
         """Write every batch to the broker's log and say so."""
@@ -97,8 +105,10 @@ class Produced:
 
     def answer(self, judge: Callable[[Batch], Refusal]) -> None:
         """Answer each batch with what `judge` says."""
+        body = _produce_response(self.version, [(batch, judge(batch)) for batch in self.batches], self.broker)
         if self.acks != 0:
-            body = _produce_response(self.version, [(batch, judge(batch)) for batch in self.batches], self.broker)
+            turn = self._connection.unanswered.popleft()
+            assert turn == self._correlation_id, "answered out of turn, which no broker does"
             self._connection.send(PRODUCE, self.version, self._correlation_id, body)
 
     def send_raw(self, data: bytes) -> None:
@@ -286,6 +296,7 @@ class FakeBroker:
 class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self.unanswered: collections.deque[int] = collections.deque()
         self._lock = threading.Lock()
 
     def read_frame(self) -> bytes:

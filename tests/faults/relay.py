@@ -87,15 +87,13 @@ class Relay:
     """
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
         self.target: tuple[str, int] | None = None
+        self.port = 0
         self._lock = threading.Lock()
         self._links: list[_Link] = []
         self._faults: list[Fault] = []
-        self._closed = False
+        self._listener: socket.socket | None = None
         self.reset()
-        threading.Thread(target=self._accept, daemon=True, name="relay").start()
 
     @property
     def address(self) -> str:
@@ -112,7 +110,11 @@ class Relay:
         return len(self._links)
 
     def reset(self) -> None:
-        """Get out of the way: no faults, nothing held, everything at full speed."""
+        """Get out of the way: no faults, nothing held, everything at full speed, everybody welcome."""
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+            self.port = self._listener.getsockname()[1]
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True, name="relay").start()
         self._faults = []
         self._gone_produces = 0
         self.holding = False
@@ -136,17 +138,19 @@ class Relay:
             link.reset()
         return len(links)
 
-    def close(self) -> None:
-        """Take no more connections and end those there are."""
-        self._closed = True
-        self._listener.close()
-        self.reset()
+    def refuse(self) -> None:
+        """End every connection and have new ones refused, as when nobody listens, until `reset`."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept
+            listener.close()
         self.cut()
 
-    def _accept(self) -> None:
-        while not self._closed:
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
             threading.Thread(target=self._open, args=(client,), daemon=True).start()
