@@ -446,7 +446,7 @@ class TestExpiry:
             assert again.batch.stamp == (ID, 1, 0)
         again.accept()
         assert follower.get(10).offset == 1 + written
-        (later,) = send(made, b"3")
+        send(made, b"3")
         assert fake.next().batch.stamp == ((ID, 0, 3) if written else (ID, 1, 1))
 
     def test_retries_used_up(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
@@ -461,7 +461,7 @@ class TestExpiry:
             with pytest.raises(errors.KafkaConnectionError) as caught:
                 each.get(10)
             assert caught.value.maybe_written is True
-        (later,) = send(made, b"3")
+        send(made, b"3")
         request = fake.next()
         assert request.batch.stamp == (ID, 1, 0), "only a new epoch is safe"
         request.accept()
