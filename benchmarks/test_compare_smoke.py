@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ CLIENTS_BESIDE_A_THREAD = {"fastprod-send", "confluent-send"}
 
 
 @pytest.mark.timeout(0)
-def test_a_quick_comparison_counts_every_record(tmp_path: Path, record_property: pytest.RecordProperty) -> None:
+def test_a_quick_comparison_counts_every_record(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     """Every contender has a row and no run is void. How fast it was is no matter: the machine may be busy."""
     record_property("real_broker", "yes")
     report = tmp_path / "report.json"

@@ -249,6 +249,7 @@ cdef object failure_of(Batch* batch, int32_t index):
         error = failures.behind_a_failed_batch(topic, number)
     else:
         error = failures.partition_vanished(topic, number, batch.partition.topic.partitions.size())
+    error.maybe_written = <bint>batch.maybe_written
     Py_INCREF(error)
     mine = <PyObject*>error
     batch.gate.lock()

@@ -429,6 +429,7 @@ cdef class DataPlane:
         if outcome == PENDING:
             remove_from(partition.parked, batch)
             batch.unknown = unknown
+            batch.reached = False   # `unknown` says all there is to say about the attempts so far
             partition.retry_at = max(partition.retry_at, now_ns() + <int64_t>(delay_ms * 1e6))
             while at < partition.queue.size() and partition.queue[at].ordinal \
                     and partition.queue[at].ordinal < batch.ordinal:

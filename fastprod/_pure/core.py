@@ -245,6 +245,7 @@ class Core:
         partition = batch.partition
         partition.retry_at = max(partition.retry_at, time.monotonic() + delay_s)
         batch.unknown = unknown
+        batch.reached = False  # `unknown` says all there is to say about the attempts so far
         if renumber:
             partition.broken = True
         if batch.ended:

@@ -114,12 +114,15 @@ class Links:
         try:
             version = usable_version(PRODUCE, connection.versions, connection.target.name)
             if self._codec == _ZSTD and version < _ZSTD_FROM:
-                raise errors.UnsupportedVersionError(
+                raise errors.UnsupportedCompressionTypeError(
                     f"{connection.target.name} is too old for compression_type='zstd', which "
                     "brokers store from Kafka 2.1 on; choose another."
                 )
             descriptor = connection.hand_over()
-        except errors.UnsupportedVersionError as error:
+        except (errors.UnsupportedVersionError, errors.UnsupportedCompressionTypeError) as error:
+            # No retry mends this, and what waited would expire without a word about the cause. A
+            # later send tries again: the broker may have been upgraded.
+            self._plane.fail_queued(error)
             connection.close(str(error.args[0]))
             return
         except OSError:

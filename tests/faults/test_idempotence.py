@@ -461,7 +461,7 @@ class TestExpiry:
             with pytest.raises(errors.KafkaConnectionError) as caught:
                 each.get(10)
             assert caught.value.maybe_written is True
-        send(made, b"3")
+        (later,) = send(made, b"3")
         request = fake.next()
         assert request.batch.stamp == (ID, 1, 0), "only a new epoch is safe"
         request.accept()
