@@ -360,6 +360,29 @@ class TestStrictOrder:
                 each.get(10)
         fake.nothing_more()
 
+    def test_an_expiry_leaves_a_gap_as_well(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+        """The first one was refused, so it is certainly not in the log, and time runs out before it is sent again."""
+        options = {"request_timeout_ms": 2000, "delivery_timeout_ms": 2000, "retry_backoff_ms": 1000}
+        made = proven(fake, fake_producer, strict_order=True, **options)
+        (first,) = send(made, b"1")
+        refused = fake.next()
+        time.sleep(1.2)
+        followers = send(made, b"2", b"3")
+        behind = [fake.next(), fake.next()]
+        time.sleep(0.3)
+        refused.refuse(19)
+        for each in behind:
+            each.refuse(45)
+        with pytest.raises(errors.KafkaTimeoutError) as caught:
+            first.get(10)
+        assert caught.value.maybe_written is False
+        for each in followers:
+            with pytest.raises(errors.OutOfOrderSequenceNumberError):
+                each.get(10)
+        fake.nothing_more(1.5)
+        send(made, b"4")
+        assert fake.next().batch.stamp == (ID, 1, 0)
+
     def test_by_default_they_are_written(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
         log = HonestLog(fake, poison=b"bad")
         fake.judge = log.answer
