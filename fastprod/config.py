@@ -179,8 +179,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("bootstrap_timeout_ms", 30_000, Milliseconds(0),
            "How long the constructor waits for the first broker, unless api_version is given."),
     Option("api_version", None, ApiVersion(),
-           "A version given here makes the constructor return without having reached a broker. "
-           "Versions are always agreed with each broker."),
+           "A version given here makes the constructor return without having reached a broker; "
+           "otherwise `config` names the release that answered. Versions are always agreed with "
+           "each broker."),
     Option("connections_max_idle_ms", 540_000, Milliseconds(1),
            "A connection unused for this long is closed."),
     Option("reconnect_backoff_ms", 50, Milliseconds(0),

@@ -20,7 +20,7 @@ from fastprod.control.connection import Connection, Receiver, State, Target
 from fastprod.control.dialer import Dialer
 from fastprod.control.journal import Journal
 from fastprod.control.loop import Timer
-from fastprod.control.wire import Call
+from fastprod.control.wire import Call, Versions
 
 _STAGGER_S: Final = 1.0
 _MOST_DIALING: Final = 4
@@ -55,7 +55,8 @@ class _Errand:
 
 
 class Channel:
-    """Control thread only. `brokers` returns whom it may dial beside the bootstrap servers."""
+    """Control thread only. `brokers` returns whom it may dial beside the bootstrap servers;
+    `offered` is what the last broker that was connected to lists in ApiVersions."""
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Channel:
         self._bootstrap = list(bootstrap)
         self._brokers = brokers
         self._max_idle_s = max_idle_s
+        self.offered: Versions = {}
         self._connections: list[Connection] = []
         self._queue: list[_Errand] = []
         self._last_dial = float("-inf")
@@ -219,13 +221,14 @@ class Channel:
         return best, reconnects.allowed_at(best.name)
 
     def _became_ready(self, connection: Connection) -> None:
+        self.offered = connection.versions
         self._journal.debug("Connected to %s (%s)", connection.target.name, connection.target.node)
         self._pump()
 
-    def _was_closed(self, connection: Connection, error: Exception) -> None:
+    def _was_closed(self, connection: Connection, reason: str) -> None:
         self._connections = [each for each in self._connections if each is not connection]
         if not self._closed:
-            self._announce(connection, str(error))
+            self._announce(connection, reason)
             self._pump()
 
     def _announce(self, connection: Connection, reason: str) -> None:

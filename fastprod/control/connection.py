@@ -5,8 +5,8 @@
 
 READY, it either serves the control plane's requests (answers arrive strictly in request order and
 are matched by correlation id) or `hand_over` gives its socket to the data plane. Whatever ends it,
-`on_closed` is called once, with an error that names host and port, and every open request gets the
-same error first. Nothing is retried here.
+`on_closed` is called once, with a reason that names host and port, and every open request gets an
+error with that text first. Nothing is retried here.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Connection:
         traffic: Traffic,
         on_ready: Callable[[Connection], None],
         on_served: Callable[[], None],
-        on_closed: Callable[[Connection, Exception], None],
+        on_closed: Callable[[Connection, str], None],
     ) -> None:
         self.target = target
         self.state = State.DIALING
@@ -116,7 +116,7 @@ class Connection:
             timeout_s=setup_timeout_s,
             settings=settings.sockets,
             on_connected=self._connected,
-            on_failed=lambda reason: self._close(errors.KafkaConnectionError(reason)),
+            on_failed=self._close,
         )
 
     @property
@@ -143,9 +143,9 @@ class Connection:
         assert self.state is State.READY
         assert not self._open
         if self._frames.buffered:
-            error = errors.KafkaProtocolError(f"{self._name()} sent bytes that nobody asked for.")
-            self._close(error)
-            raise OSError(str(error))
+            reason = f"{self._name()} sent bytes that nobody asked for."
+            self._close(reason)
+            raise OSError(reason)
         self._loop.unwatch(self._socket)
         descriptor = self._socket.detach()
         self._socket = None
@@ -154,7 +154,7 @@ class Connection:
 
     def close(self, reason: str) -> None:
         """End the conversation; `on_closed` is called unless it has ended already."""
-        self._close(errors.KafkaConnectionError(f"{self._name()}: {reason}"))
+        self._close(f"{self._name()}: {reason}")
 
     # Connecting and the handshake
 
@@ -180,7 +180,7 @@ class Connection:
             self._ask_versions(call, answer.retry_with)
         elif answer.error_code:
             kind = errors.for_code(answer.error_code)
-            self._close(kind(f"{self._name()} refused ApiVersions: {kind.description}"))
+            self._close(f"{self._name()} refused ApiVersions: {kind.description}", kind)
         else:
             self._become_ready(answer.versions)
 
@@ -220,10 +220,9 @@ class Connection:
         request = self._open[0].call.name
         waited = self._settings.request_timeout_s
         self._close(
-            errors.RequestTimedOutError(
-                f"{self._name()} did not answer {request} within {waited * 1000:.0f} ms"
-                + ("; is that a Kafka listener without TLS and SASL?" if self.served == 0 else "")
-            )
+            f"{self._name()} did not answer {request} within {waited * 1000:.0f} ms"
+            + ("; is that a Kafka listener without TLS and SASL?" if self.served == 0 else ""),
+            errors.RequestTimedOutError,
         )
 
     def _ready_event(self, ready: int) -> None:
@@ -233,12 +232,12 @@ class Connection:
             if ready & READ and self._socket is not None:
                 self._receive()
         except errors.KafkaProtocolError as error:
-            self._close(type(error)(f"{self._name()}: {error.args[0]}"))
+            self._close(f"{self._name()}: {error.args[0]}", type(error))
         except OSError as error:
-            self._close(errors.KafkaConnectionError(f"{self._name()}: {error.strerror or error}"))
+            self._close(f"{self._name()}: {error.strerror or error}")
         except Exception as error:
             # Our own fault: a connection in an unknown state must not be used again.
-            self._close(errors.KafkaConnectionError(f"{self._name()}: internal error: {error!r}"))
+            self._close(f"{self._name()}: internal error: {error!r}")
             raise
 
     def _flush(self) -> None:
@@ -267,7 +266,7 @@ class Connection:
             except (BlockingIOError, InterruptedError):
                 return
             if not data:
-                self._close(errors.KafkaConnectionError(self._words_for_end()))
+                self._close(self._words_for_end())
                 return
             self._traffic.received(len(data))
             self._frames.feed(data)
@@ -334,14 +333,18 @@ class Connection:
             )
         return f"{name} closed the connection before it answered {request}"
 
-    def _close(self, error: Exception) -> None:
+    def _close(self, reason: str, kind: type[Exception] | None = None) -> None:
+        """`kind`: the class of the error that open requests get, None for KafkaConnectionError.
+        No error is made that nobody gets: the first one may have to import kafka-python."""
         if self.state is State.CLOSED:
             return
         waiting = list(self._open)
         self._end()
-        for each in waiting:
-            self._loop.guard(each.receiver, None, error)
-        self._loop.guard(self._on_closed, self, error)
+        if waiting:
+            error = (kind or errors.KafkaConnectionError)(reason)
+            for each in waiting:
+                self._loop.guard(each.receiver, None, error)
+        self._loop.guard(self._on_closed, self, reason)
 
     def _end(self) -> None:
         self.state = State.CLOSED

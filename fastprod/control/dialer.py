@@ -27,7 +27,7 @@ class Dialer:
         self,
         target: Target,
         on_ready: Callable[[Connection], None],
-        on_closed: Callable[[Connection, Exception], None],
+        on_closed: Callable[[Connection, str], None],
     ) -> Connection:
         """Begin a connection. `on_ready` comes once its handshake is done, `on_closed` when it
         ends without having been handed over."""
@@ -40,16 +40,15 @@ class Dialer:
             self.opened += 1
             on_ready(connection)
 
-        def closed(connection: Connection, error: Exception) -> None:
+        def closed(connection: Connection, reason: str) -> None:
             now = self.loop.now()
-            reason = str(error.args[0]) if error.args else str(error)
             self.closed += was_ready
             if connection.served:
                 self.reconnects.lost(peer, reason, now)
             else:
                 # Versions alone prove nothing: a listener that expects SASL tells them to all.
                 self.reconnects.failed(peer, reason, now)
-            on_closed(connection, error)
+            on_closed(connection, reason)
 
         return Connection(
             self.loop,

@@ -107,7 +107,7 @@ class Links:
         self._under_way[node_id] = self._dialer.open(
             target,
             lambda connection: self._ready(node_id, connection),
-            lambda _, error: self._failed(node_id, error),
+            lambda _, reason: self._failed(node_id, reason),
         )
 
     def _ready(self, node_id: int, connection: Connection) -> None:
@@ -137,10 +137,9 @@ class Links:
             self._give_up(node_id)
             raise
 
-    def _failed(self, node_id: int, error: Exception) -> None:
+    def _failed(self, node_id: int, reason: str) -> None:
         if self._closed:
             return
-        reason = str(error)
         if self._announced.get(node_id) != reason:
             self._announced[node_id] = reason
             self._journal.warning("Cannot use broker %s: %s", node_id, reason)

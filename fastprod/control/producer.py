@@ -21,6 +21,7 @@ from fastprod.control.topics import Topics
 from fastprod.control.traffic import all_counters
 from fastprod.control.undelivered import Undelivered
 from fastprod.control.view import ClusterView
+from fastprod.protocol.versions import release_of
 
 _REQUEST_TIMED_OUT: Final = 7
 # What close() and the exit hook allow beyond their timeout, for callbacks of what was aborted.
@@ -45,7 +46,7 @@ class Engine:
         self._closed = False
         reports = parts.Reports(self._updated, self._die, self._without_idempotence)
         self._parts = parts.build(config, options, self._loop, self._journal, self.plane, reports)
-        self._undelivered = Undelivered(failures.closed_forcefully(), parts.largest_body(options))
+        self._undelivered = Undelivered(parts.largest_body(options))
         name = f"{config['client_id']}-network-thread"
         self._thread = ControlThread(
             name,
@@ -110,8 +111,9 @@ class Engine:
     # What the faces ask
 
     def bootstrap(self, timeout_s: float) -> None:
-        """Wait for the first answer of a broker. Without one the engine is closed and
-        KafkaTimeoutError raised, naming each address and what happened with it."""
+        """Wait for the first answer of a broker, and note its release as `api_version`. Without
+        one the engine is closed and KafkaTimeoutError raised, naming each address and what
+        happened with it."""
         self._bootstrapping = True
         brokers = self._parts.metadata.cluster
         try:
@@ -120,6 +122,7 @@ class Engine:
                 raise self._fatal
             if not brokers.snapshot.brokers:
                 raise self._no_bootstrap(timeout_s)
+            self.config.values["api_version"] = release_of(self._parts.channel.offered)
         except BaseException:
             self.close(0)
             raise
@@ -281,7 +284,8 @@ class Engine:
         known as written or not before it is handed back."""
         with self._thread.deciding:
             self.plane.stop()
-            self._undelivered.add(self.plane.abort(failures.closed_forcefully()))
+            error = failures.closed_forcefully()
+            self._undelivered.add(self.plane.abort(error), error)
 
     def _at_exit(self) -> None:
         left = len(self.close(_EXIT_BUDGET_S))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 
 from fastprod import _backend, compression
+from fastprod.control import refusals
 from fastprod.control.seam import AbortedBatch
 from fastprod.types import UndeliveredRecord
 
@@ -13,22 +15,21 @@ from fastprod.types import UndeliveredRecord
 class Undelivered:
     """The records of aborted batches: `len()` is cheap, iterating decodes. Any thread."""
 
-    def __init__(self, error: Exception, largest_body: int) -> None:
-        """`error`: what their futures failed with; `largest_body`: bytes of a batch's records."""
-        self._error = error
+    def __init__(self, largest_body: int) -> None:
+        """`largest_body`: bytes of a batch's records."""
         self._largest_body = largest_body
-        self._batches: list[AbortedBatch] = []
+        self._batches: list[tuple[AbortedBatch, Exception]] = []
         self._records: list[UndeliveredRecord] = []
         self._lock = threading.RLock()
 
-    def add(self, batches: list[AbortedBatch]) -> None:
-        """Keep what `plane.abort` gave back."""
+    def add(self, batches: list[AbortedBatch], error: Exception) -> None:
+        """Keep what `plane.abort` gave back; `error`: what their futures failed with."""
         with self._lock:
-            self._batches.extend(batches)
+            self._batches.extend((batch, error) for batch in batches)
 
     def __len__(self) -> int:
         with self._lock:
-            return len(self._records) + sum(batch[5] for batch in self._batches)
+            return len(self._records) + sum(batch[5] for batch, _ in self._batches)
 
     def __iter__(self) -> Iterator[UndeliveredRecord]:
         return iter(self.records())
@@ -37,17 +38,18 @@ class Undelivered:
         """Return the records, in a list of the caller's own."""
         with self._lock:
             batches, self._batches = self._batches, []
-            for batch in batches:
-                self._records.extend(self._decode(batch))
+            for batch, error in batches:
+                self._records.extend(self._decode(batch, error))
             return list(self._records)
 
-    def _decode(self, batch: AbortedBatch) -> list[UndeliveredRecord]:
+    def _decode(self, batch: AbortedBatch, error: Exception) -> list[UndeliveredRecord]:
         topic, partition, codec, body, base_timestamp, count, maybe_written = batch
+        mine = refusals.marked(copy.copy(error), maybe_written)
         largest = max(self._largest_body, len(body))
         plain = compression.decompress(codec, body, largest)
         return [
             UndeliveredRecord(
-                topic, partition, key, value, headers, timestamp, self._error, maybe_written
+                topic, partition, key, value, headers, timestamp, mine, maybe_written
             )
             for timestamp, key, value, headers in _backend.decode_records(
                 plain, base_timestamp, count

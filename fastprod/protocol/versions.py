@@ -5,7 +5,7 @@ address, so what was negotiated is forgotten with the connection.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fastprod import errors
 
@@ -54,6 +54,50 @@ ADD_OFFSETS_TO_TXN = Api("AddOffsetsToTxn", 25, VersionRange(0, 4), 3)
 END_TXN = Api("EndTxn", 26, VersionRange(0, 5), 3)
 TXN_OFFSET_COMMIT = Api("TxnOffsetCommit", 28, VersionRange(0, 5), 3)
 SASL_AUTHENTICATE = Api("SaslAuthenticate", 36, VersionRange(0, 2), 2)
+
+# What a release of Kafka was the first to list: (release, API key, version), newest first. Source:
+# the ApiVersions responses of released brokers.
+_RELEASES: Final = (
+    ((4, 3), 35, 5),  # DescribeLogDirs
+    ((4, 2), 2, 11),  # ListOffsets
+    ((4, 1), 0, 13),  # Produce
+    ((4, 0), 2, 10),
+    ((3, 9), 1, 17),  # Fetch
+    ((3, 8), 0, 11),
+    ((3, 7), 1, 16),
+    ((3, 6), 24, 4),  # AddPartitionsToTxn
+    ((3, 5), 1, 15),
+    ((3, 4), 4, 7),  # LeaderAndIsr
+    ((3, 3), 29, 3),  # DescribeAcls
+    ((3, 2), 11, 9),  # JoinGroup
+    ((3, 1), 1, 13),
+    ((3, 0), 2, 7),
+    ((2, 8), 0, 9),
+    ((2, 7), 1, 12),
+    ((2, 6), 48, 0),  # DescribeClientQuotas
+    ((2, 5), 29, 2),
+    ((2, 4), 0, 8),
+    ((2, 3), 1, 11),
+    ((2, 2), 2, 5),
+    ((2, 1), 1, 10),
+    ((2, 0), 1, 8),
+    ((1, 1), 1, 7),
+    ((1, 0), 3, 5),  # Metadata
+)
+_BEFORE_ALL: Final = (0, 11)
+
+
+def release_of(broker: Mapping[int, VersionRange]) -> tuple[int, ...]:
+    """Return the newest release of Kafka whose APIs this broker offers, as far as we can tell.
+
+    Only for people to read: what is spoken is agreed API by API. A broker newer than all we know
+    is told as the newest of them.
+    """
+    for release, key, version in _RELEASES:
+        offered = broker.get(key)
+        if offered is not None and offered.first <= version <= offered.last:
+            return release
+    return _BEFORE_ALL
 
 
 def is_offered(api: Api, broker: Mapping[int, VersionRange]) -> bool:

@@ -118,6 +118,13 @@ class TestConfigAttribute:
         assert made.config["api_version"] == (3, 9)
         assert set(kafka.KafkaProducer.DEFAULT_CONFIG) <= set(made.config)
 
+    def test_it_names_the_release_that_answered(self, producer: MakeProducer, relay: TcpRelay) -> None:
+        theirs = kafka.KafkaProducer(bootstrap_servers=relay.address)
+        try:
+            assert producer().config["api_version"] == theirs.config["api_version"]
+        finally:
+            theirs.close()
+
     def test_no_warning_with_what_programs_usually_give(self, producer: MakeProducer) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -272,6 +279,24 @@ class TestPrograms:
         assert done.returncode == 3
         assert done.stderr == ""
         eventually(lambda: own_broker.end_offset(name) == 1)
+
+    def test_success_never_imports_kafka_python(self, relay: TcpRelay, topic: MakeTopic) -> None:
+        """That takes a quarter of a second, and is only needed to give errors their kin."""
+        done = run(
+            """
+            import sys
+            from fastprod import KafkaProducer
+            with KafkaProducer(bootstrap_servers=sys.argv[1]) as producer:
+                print(producer.send(sys.argv[2], b"v").get(10).offset)
+                producer.flush()
+                producer.metrics()
+                producer.partitions_for(sys.argv[2])
+            print(producer.undelivered(), "kafka" in sys.modules)
+            """,
+            relay.address,
+            topic(),
+        )
+        assert (done.stdout.split(), done.stderr) == (["0", "[]", "False"], "")
 
     def test_it_works_without_kafka_python(self, relay: TcpRelay, topic: MakeTopic) -> None:
         done = run(

@@ -115,3 +115,22 @@ def test_version_to_retry_with(api_keys: tuple[ApiVersion, ...], version: int) -
 def test_software_version(version: str, expected: str) -> None:
     assert api_versions.software_version(version) == expected
     assert re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", expected)
+
+
+def test_a_release_is_told_by_what_it_offers() -> None:
+    """Against what kafka-python's authors recorded of real brokers."""
+    recorded = pytest.importorskip("kafka.protocol.broker_version_data").BROKER_API_VERSIONS
+    told = {
+        release: versions.release_of({int(key): VersionRange(*each) for key, each in offered.items()})
+        for release, offered in recorded.items()
+        if release >= (1, 0)
+    }
+    assert len(told) > 20
+    # Only brokers with ZooKeeper list what tells 3.4 from 3.3.
+    assert all(told[release] == release for release in told)
+
+
+def test_releases_beyond_those_we_know() -> None:
+    newest = versions.release_of({35: VersionRange(1, 9), 0: VersionRange(0, 20)})
+    assert newest == (4, 3)
+    assert versions.release_of({}) == (0, 11)
