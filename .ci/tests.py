@@ -19,6 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
+TESTS = ROOT / "tests"
+# What is run once more where packages are missing that are preferred, or derived from, where they are installed.
+CODECS = [str(TESTS / "e2e" / name) for name in ("test_mixed_load.py", "test_wire_bytes.py")]
+DROP_IN = [str(TESTS / name) for name in ("e2e/test_mixed_load.py", "face/test_kafka_python_face.py")]
 
 
 def say(text: str) -> None:
@@ -85,17 +89,16 @@ def main() -> None:
     parser.add_argument("--no-lint", action="store_true", help="leave out ruff, mypy and cython-lint")
     parser.add_argument("tests", nargs="*", help="run only these test files or folders, native and pure")
     arguments = parser.parse_args()
-    chosen = [str(Path(test).resolve()) for test in arguments.tests] or [str(ROOT / "tests")]
+    chosen = [str(Path(test).resolve()) for test in arguments.tests] or [str(TESTS)]
     totals: dict[str, tuple[int, int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         away = Path(folder)
         if not arguments.no_lint:
             lint()
         if not arguments.tests:
-            mixed = str(ROOT / "tests" / "e2e" / "test_mixed_load.py")
             suite("benchmarks once", away, [str(ROOT / "benchmarks"), "--benchmark-disable"], totals)
-            suite("cramjam alone", away, [mixed], totals, FASTPROD_TEST_HIDE="lz4,zstandard")
-            suite("without kafka-python", away, [mixed], totals, FASTPROD_TEST_HIDE="kafka")
+            suite("cramjam alone", away, CODECS, totals, FASTPROD_TEST_HIDE="lz4,zstandard")
+            suite("without kafka-python", away, DROP_IN, totals, FASTPROD_TEST_HIDE="kafka")
         suite("pure", away, [*chosen, "-m", "not native_only"], totals, FASTPROD_BACKEND="pure")
         say("so far: " + "; ".join(f"{what}: {n} tests, {b} on a real Kafka" for what, (n, b) in totals.items()))
         suite("native", away, [*chosen, "-p", "no:cacheprovider"], totals, FASTPROD_BACKEND="native")

@@ -34,12 +34,7 @@ if HIDDEN:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for marker in (
-        "native_only: compares or needs the compiled twin; run once, with it",
-        "codecs: run again with cramjam alone (.ci/tests.py)",
-        "drop_in: run again without kafka-python (.ci/tests.py)",
-    ):
-        config.addinivalue_line("markers", marker)
+    config.addinivalue_line("markers", "native_only: compares or needs the compiled twin; run once, with it")
     import fastprod
 
     wanted = os.environ.get("FASTPROD_BACKEND")
