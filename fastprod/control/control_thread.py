@@ -19,6 +19,8 @@ from fastprod.control.seam import Plane
 _LONGEST_WAIT_S: Final = 1.0
 # After an internal error the next pass waits this long, so that one that repeats cannot spin.
 _AFTER_ERROR_S: Final = 0.05
+# Callbacks run this long before the next pass, one batch at least.
+_CALLBACKS_S: Final = 0.01
 _MOST_ERRORS_IN_A_ROW: Final = 100
 
 Handler = Callable[..., None]
@@ -88,12 +90,22 @@ class ControlThread:
             try:
                 self._pass(wait_s)
                 self._journal.release()
-                wait_s = 0.0 if self._plane.run_callbacks() > 0 else _LONGEST_WAIT_S
+                wait_s = 0.0 if self._run_callbacks() > 0 else _LONGEST_WAIT_S
                 self._errors = 0
             except BaseException as error:
                 wait_s = _AFTER_ERROR_S
                 self._report(error)
         self._finish()
+
+    def _run_callbacks(self) -> int:
+        """Run callbacks for a while; return how many batches still wait. A pass lets go of the
+        interpreter, and beside a thread that computes it comes back a switch interval (5 ms) later:
+        too dear for one batch each."""
+        enough = time.monotonic() + _CALLBACKS_S
+        while True:
+            left = self._plane.run_callbacks()
+            if not left or self._stopping or time.monotonic() >= enough:
+                return left
 
     def _pass(self, wait_s: float) -> None:
         self._passing = True
