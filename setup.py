@@ -1,59 +1,61 @@
 """Builds the compiled data plane. Everything else about the package is in pyproject.toml.
 
-A machine without a C++ compiler gets the pure-Python twin (the extension is skipped with a warning). A compiler
-that is there and rejects the code is an error: a broken build must not pass for a slow machine. With
-FASTPROD_REQUIRE_NATIVE=1 a missing compiler is an error too.
+A machine that cannot build extensions (no C++ compiler, no Python.h) gets the pure-Python twin, with a warning. A
+compiler that works and rejects the code is an error: a broken build must not pass for a slow machine. With
+FASTPROD_REQUIRE_NATIVE=1 it is an error not to build it.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import sysconfig
+import tempfile
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CompileError
 
 REQUIRED = os.environ.get("FASTPROD_REQUIRE_NATIVE") == "1"
 DEBUG = os.environ.get("FASTPROD_DEBUG") == "1"
 WINDOWS = sys.platform == "win32"
 
 
-def has_compiler() -> bool:
-    """Whether the C++ compiler that setuptools would run can be found."""
-    if WINDOWS:
-        return True
-    for variable in (os.environ.get("CXX"), sysconfig.get_config_var("CXX"), "c++", "g++", "clang++"):
-        if variable and shutil.which(variable.split()[0]):
-            return True
-    return False
-
-
 class BuildCore(build_ext):
-    def run(self) -> None:
-        if not has_compiler():
-            if REQUIRED:
-                raise SystemExit("FASTPROD_REQUIRE_NATIVE=1, but there is no C++ compiler (set CXX or install one).")
-            self.warn("no C++ compiler found: fastprod will run on its pure-Python twin, which is many times slower")
+    def build_extensions(self) -> None:
+        obstacle = self.obstacle()
+        if obstacle is None:
+            super().build_extensions()
+        elif REQUIRED:
+            raise SystemExit(f"FASTPROD_REQUIRE_NATIVE=1, but extensions cannot be built here: {obstacle}")
+        else:
+            self.warn(
+                f"extensions cannot be built here ({obstacle}): fastprod will run on its pure-Python twin, which is "
+                "many times slower. Install a C++ compiler and Python's headers to have the native one."
+            )
             self.extensions = []
-            return
-        super().run()
+
+    def obstacle(self) -> str | None:
+        """What keeps any C++ extension from being compiled here, if something does."""
+        with tempfile.TemporaryDirectory() as folder:
+            probe = Path(folder, "probe.cpp")
+            probe.write_text("#include <Python.h>\n#include <atomic>\n", encoding="ascii")
+            try:
+                self.compiler.compile([str(probe)], output_dir=folder, include_dirs=[sysconfig.get_path("include")])
+            except (BaseError, CompileError, OSError) as error:
+                return str(error)
+        return None
 
 
-def extensions() -> list[Extension]:
-    from Cython.Build import cythonize
+core = Extension(
+    "fastprod._core",
+    ["fastprod/_core.pyx"],
+    language="c++",
+    include_dirs=["fastprod/_native"],
+    extra_compile_args=["/std:c++17", "/O2"] if WINDOWS else ["-std=c++17", "-O0" if DEBUG else "-O3", "-g"],
+    libraries=["ws2_32"] if WINDOWS else [],
+    define_macros=[("FASTPROD_DEBUG", "1")] if DEBUG else [],
+)
 
-    core = Extension(
-        "fastprod._core",
-        ["fastprod/_core.pyx"],
-        language="c++",
-        include_dirs=["fastprod/_native"],
-        extra_compile_args=["/std:c++17", "/O2"] if WINDOWS else ["-std=c++17", "-O0" if DEBUG else "-O3", "-g"],
-        libraries=["ws2_32"] if WINDOWS else [],
-        define_macros=[("FASTPROD_DEBUG", "1")] if DEBUG else [],
-    )
-    return cythonize([core], compiler_directives={"language_level": "3"}, annotate=False)
-
-
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildCore})
+setup(ext_modules=[core], cmdclass={"build_ext": BuildCore})

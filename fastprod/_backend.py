@@ -7,6 +7,7 @@ taken, and where it is missing the Python one with a warning. `backend` says whi
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,15 @@ HOW_TO_GET_NATIVE = (
     "install a C++ compiler and run: pip install --force-reinstall --no-binary fastprod fastprod "
     "(from a checkout: pip install --force-reinstall .)"
 )
+
+
+def _warn(message: str) -> None:
+    """Warn at the line of the program that imported fastprod: past our own files and the import system."""
+    frame = sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("fastprod", "importlib"):
+        frame = frame.f_back
+    warnings.warn_explicit(message, RuntimeWarning, frame.f_code.co_filename, frame.f_lineno)
+
 
 _wanted = os.environ.get("FASTPROD_BACKEND", "")
 if _wanted not in ("", "native", "pure"):
@@ -31,11 +41,9 @@ if not TYPE_CHECKING and backend == "native":
                 f"FASTPROD_BACKEND=native, but the compiled extension cannot be loaded ({error}): {HOW_TO_GET_NATIVE}"
             ) from error
         backend = "pure"
-        warnings.warn(
+        _warn(
             f"fastprod runs on its pure-Python twin, which is many times slower ({error}). To get the compiled one, "
-            f"{HOW_TO_GET_NATIVE}. FASTPROD_BACKEND=pure silences this.",
-            RuntimeWarning,
-            stacklevel=2,
+            f"{HOW_TO_GET_NATIVE}. FASTPROD_BACKEND=pure silences this."
         )
 
 # The typed twin is what type checkers read; at run time only one of the two is loaded.
