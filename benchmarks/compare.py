@@ -18,7 +18,7 @@ from pathlib import Path
 from comparing import busy, report
 from comparing.bench import BROKER_PROPERTIES, Bench
 from comparing.child import measure
-from comparing.contenders import CONTENDERS, DEFAULT, PLAIN, PURE
+from comparing.contenders import CONTENDERS, DEFAULT, NATIVE, PLAIN, PURE
 from comparing.job import QUEUE_BYTES, Job
 from comparing.machine import describe
 from comparing.rounds import run_rounds, warmed_rates
@@ -69,8 +69,8 @@ def _print(options: argparse.Namespace, rounds: list[Round], beside: busy.Beside
     _say("")
     if options.quick:
         _say("--quick: everything works; the figures mean nothing.")
-    for name in () if options.quick else CONTENDERS:
-        if CONTENDERS[name].backend == "native" and any(name in one for one in rounds):
+    for name in () if options.quick else NATIVE:
+        if any(name in one for one in rounds):
             _say(report.verdict(rounds, name))
     if beside is not None:
         _say("\n" + busy.report(beside))

@@ -24,7 +24,7 @@ _FASTPROD = "comparing.fastprod_clients"
 _PEERS = "comparing.peers"
 
 CONTENDERS = {
-    CEILING: Contender("ceiling (prebuilt batches)", ("comparing.ceiling", "Ceiling"), 2_000_000),
+    CEILING: Contender("ceiling (prebuilt batches)", ("comparing.ceiling", "Ceiling"), 2_000_000, "native"),
     "fastprod-callback": Contender("fastprod, callback a record", (_FASTPROD, "WithCallbacks"), 1_000_000, "native"),
     "fastprod-futures": Contender("fastprod, futures checked", (_FASTPROD, "WithFutures"), 1_000_000, "native"),
     "fastprod-send": Contender("fastprod, send() only", (_FASTPROD, "WithNeither"), 1_000_000, "native"),
