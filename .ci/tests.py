@@ -75,7 +75,7 @@ def suite(what: str, cwd: Path, arguments: list[str], totals: dict[str, tuple[in
     report = cwd / f"{what.replace(' ', '-')}.xml"
     command = [PYTHON, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
                f"--junitxml={report}", *arguments]
-    run(what, command, cwd, **variables)
+    run(what, command, cwd, FASTPROD_TEST_INSTALLED="1", **variables)
     passed, broker, idle = counted(report)
     totals[what] = (passed, broker)
     unexpected = sorted(set(idle) - allowed_skips())

@@ -209,7 +209,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Classes that are told of each metric."),
     _not_yet("transactional_id", "a transactional producer", "Name to resume transactions under."),
     Option("transaction_timeout_ms", 60_000, Milliseconds(1, INT32_MAX),
-           "How long a transaction may take before the broker aborts it."),
+           "How long a transaction may take before the broker aborts it. Without transactional_id, as in "
+           "kafka-python, nothing."),
     Option("security_protocol", "PLAINTEXT",
            Delegated("'PLAINTEXT' (TLS and SASL are not supported yet)", _security_protocol),
            "How to talk to brokers."),

@@ -111,7 +111,8 @@ def expired(
     maybe_written: bool,
 ) -> Exception:
     """`last_error_code`: what the last attempt was answered with, 0 for no answer."""
-    last = f" Last error: {errors.for_code(last_error_code).__name__}." if last_error_code else ""
+    kind = errors.for_code(last_error_code)
+    last = f" Last error: {kind.__name__}: {kind.description}" if last_error_code else ""
     written = " It may have been written." if maybe_written else ""
     error = errors.KafkaTimeoutError(
         f"Expiring {records} record(s) for TopicPartition(topic={topic!r}, partition={partition}): "

@@ -60,7 +60,8 @@ def with_current_names(
         near = " ".join(hint for hint in hints if hint.endswith("?"))
         # Names alone: a value may be a misspelt option's password.
         listed = ", ".join(map(str, unknown))
-        raise refusal(f"Unrecognized configs: {listed}. {near}".rstrip())
+        remedy = near or "KafkaProducer.DEFAULT_CONFIG lists the options there are."
+        raise refusal(f"Unrecognized configs: {listed}. {remedy}")
     return options
 
 

@@ -1,11 +1,13 @@
 """What every test run agrees on: which twin is tested, where it was loaded from, and what is hidden from it.
 
-`FASTPROD_BACKEND` names the twin. `FASTPROD_TEST_HIDE` is a comma list of packages that cannot be imported in this
+`FASTPROD_BACKEND` names the twin. `FASTPROD_TEST_INSTALLED` demands that it was loaded from where packages are
+installed to, not from a checkout. `FASTPROD_TEST_HIDE` is a comma list of packages that cannot be imported in this
 run, as on a machine that does not have them.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import os
 import sys
@@ -40,15 +42,14 @@ def pytest_configure(config: pytest.Config) -> None:
     wanted = os.environ.get("FASTPROD_BACKEND")
     if wanted and fastprod.backend != wanted:
         raise pytest.UsageError(f"FASTPROD_BACKEND={wanted}, but fastprod.backend is {fastprod.backend}")
-    if os.environ.get("CI") and fastprod.backend == "native":
-        from fastprod import _core
-
-        if "site-packages" not in Path(_core.__file__).parts:
-            raise pytest.UsageError(f"the tests must run on the installed package, not on {_core.__file__}")
+    if os.environ.get("FASTPROD_TEST_INSTALLED"):
+        loaded = importlib.import_module("fastprod._core" if fastprod.backend == "native" else "fastprod").__file__
+        if "site-packages" not in Path(loaded or "").parts:
+            raise pytest.UsageError(f"the tests must run on the installed package, not on {loaded}")
 
 
 @pytest.fixture(autouse=True)
 def _count_real_broker_tests(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
     """Let the report say which tests ran on a real Kafka."""
-    if any(name in request.fixturenames for name in ("kafka_broker", "own_broker")):
+    if any(name in request.fixturenames for name in ("kafka_broker", "own_broker", "broker")):
         record_property("real_broker", "yes")

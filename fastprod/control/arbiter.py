@@ -109,12 +109,10 @@ class Arbiter:
         return True
 
     def _fail(self, parked: Parked, verdict: Verdict) -> None:
-        refusal = _refusal(parked, verdict)
+        refusal = _refusal(parked, verdict, self._loop.now())
         own: dict[int, Exception] | None = None
         if verdict.expired:
-            elapsed_ms = (self._loop.now() - parked.created) * 1000
-            timeout_ms = self.rules.delivery_timeout_s * 1000
-            error = refusals.expired_error(refusal, elapsed_ms, timeout_ms)
+            error = refusals.expired_error(refusal, self.rules.delivery_timeout_s * 1000)
         elif parked.record_errors:
             error, own = refusals.record_errors(refusal, list(parked.record_errors))
         else:
@@ -171,11 +169,14 @@ def _facts(parked: Parked) -> BatchFacts:
     )
 
 
-def _refusal(parked: Parked, verdict: Verdict) -> Refusal:
+def _refusal(parked: Parked, verdict: Verdict, now: float) -> Refusal:
     return Refusal(
         parked.topic,
         parked.partition,
+        parked.node_id,
         parked.record_count,
+        parked.size,
+        (now - parked.created) * 1000,
         parked.attempts,
         parked.error_code,
         parked.error_message,

@@ -96,7 +96,7 @@ class Channel:
         reasons = (self._dialer.reconnects.reason(each.name) for each in targets)
         failed = [each for each in reasons if each]
         waiting = [
-            f"still waiting for {each.target.name}"
+            f"{each.target.name}: {each.waits_for()}"
             for each in self._connections
             if each.state in (State.DIALING, State.HANDSHAKE) or each.open_requests
         ]

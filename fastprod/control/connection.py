@@ -30,6 +30,9 @@ _RECEIVE_BYTES: Final = 65536
 # A large response must not keep the loop from its timers: the rest comes in the next pass.
 _RECEIVES_A_PASS: Final = 16
 _CORRELATION: Final = struct.Struct(">i")
+_IS_IT_KAFKA: Final = (
+    "is that a Kafka broker, and its listener one without TLS and SASL (not supported yet)?"
+)
 
 Receiver = Callable[[Any, Exception | None], None]
 
@@ -123,6 +126,15 @@ class Connection:
     def open_requests(self) -> int:
         """Requests that are not answered yet."""
         return len(self._open)
+
+    def waits_for(self) -> str:
+        """What it is waiting for just now, in words."""
+        if self.state is State.DIALING:
+            return "no answer to the attempt to connect yet"
+        asked = self._open[0].call.name if self._open else "anything"
+        if self.served:
+            return f"connected, but {asked} is not answered yet"
+        return f"connected, but it does not answer {asked}; {_IS_IT_KAFKA}"
 
     def request(self, call: Call[Any], receiver: Receiver) -> None:
         """Send a request; `receiver(result, None)` or `receiver(None, error)` comes later, once.
@@ -221,7 +233,7 @@ class Connection:
         waited = self._settings.request_timeout_s
         self._close(
             f"{self._name()} did not answer {request} within {waited * 1000:.0f} ms"
-            + ("; is that a Kafka listener without TLS and SASL?" if self.served == 0 else ""),
+            + (f"; {_IS_IT_KAFKA}" if self.served == 0 else ""),
             errors.RequestTimedOutError,
         )
 
@@ -323,13 +335,12 @@ class Connection:
         request = self._open[0].call.name
         if self.state is State.HANDSHAKE:
             return (
-                f"{name} closed the connection instead of answering {request}; is that a Kafka "
-                "listener, and one without TLS (security_protocol)?"
+                f"{name} closed the connection instead of answering {request}; {_IS_IT_KAFKA}"
             )
         if self.served == 0:
             return (
                 f"{name} closed the connection without answering {request}; a listener that "
-                "expects SASL does that to a client that does not log in (security_protocol)"
+                "expects SASL, which is not supported yet, does that to a client that does not log in"
             )
         return f"{name} closed the connection before it answered {request}"
 

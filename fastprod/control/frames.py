@@ -17,11 +17,11 @@ _STRANGERS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"<!DO", "that is an HTTP server"),
     (
         b"\x15\x03",
-        "that is a TLS server: the listener expects security_protocol='SSL' or 'SASL_SSL'",
+        "that is a TLS server; TLS is not supported yet, so name a listener with security protocol PLAINTEXT",
     ),
     (
         b"\x16\x03",
-        "that is a TLS server: the listener expects security_protocol='SSL' or 'SASL_SSL'",
+        "that is a TLS server; TLS is not supported yet, so name a listener with security protocol PLAINTEXT",
     ),
     (b"SSH-", "that is an SSH server"),
     (b"220 ", "that is a mail or FTP server"),

@@ -26,11 +26,15 @@ _ADVICE: Final[dict[int, str]] = {
 
 
 class Refusal(NamedTuple):
-    """The batch a broker refused and what it answered. `attempts`: sends so far."""
+    """The batch that broker `node_id` refused and what it answered. `size`: wire bytes;
+    `elapsed_ms`: since the batch was opened; `attempts`: sends so far."""
 
     topic: str
     partition: int
+    node_id: int
     record_count: int
+    size: int
+    elapsed_ms: float
     attempts: int
     error_code: int
     error_message: str | None
@@ -57,13 +61,13 @@ def batch_error(refusal: Refusal, request_timeout_ms: float) -> Exception:
     return marked(error, refusal.maybe_written)
 
 
-def expired_error(refusal: Refusal, elapsed_ms: float, delivery_timeout_ms: float) -> Exception:
+def expired_error(refusal: Refusal, delivery_timeout_ms: float) -> Exception:
     """Return the error of a batch whose time ran out while it was judged."""
     return failures.expired(
         refusal.topic,
         refusal.partition,
         refusal.record_count,
-        elapsed_ms,
+        refusal.elapsed_ms,
         delivery_timeout_ms,
         refusal.error_code,
         refusal.maybe_written,
@@ -115,8 +119,8 @@ def marked(error: Exception, maybe_written: bool) -> Exception:
 def _where(refusal: Refusal) -> str:
     plural = "record" if refusal.record_count == 1 else "records"
     return (
-        f"Topic {refusal.topic!r} partition {refusal.partition}, batch of "
-        f"{refusal.record_count} {plural}"
+        f"Topic {refusal.topic!r} partition {refusal.partition}, batch of {refusal.record_count} "
+        f"{plural} ({refusal.size} bytes), broker {refusal.node_id}"
     )
 
 
@@ -129,6 +133,7 @@ def _refused(refusal: Refusal, message: str | None) -> str:
 
 
 def _tries(refusal: Refusal) -> str:
-    sent = f" Sent {refusal.attempts} times." if refusal.attempts > 1 else ""
+    times = "once" if refusal.attempts == 1 else f"{refusal.attempts} times"
+    sent = f" Sent {times} in {refusal.elapsed_ms:.0f} ms."
     written = " It may have been written." if refusal.maybe_written else ""
     return sent + written

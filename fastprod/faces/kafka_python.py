@@ -13,10 +13,12 @@ from fastprod.control.producer import Engine
 from fastprod.types import UndeliveredRecord
 
 log = logging.getLogger(__name__)
+# What a program that has not set logging up does not want to see on its standard error.
+logging.getLogger("fastprod").addHandler(logging.NullHandler())
 
 _NO_TRANSACTIONS: Final = (
-    "Transactions are not supported yet. Records of this producer are written as they are sent, "
-    "each one at most once; for transactions use another client for now."
+    "Transactions are not supported yet. Records of this producer are visible as soon as they are "
+    "written, each for itself; for transactions use another client for now."
 )
 _HASHING: Final = frozenset(partitioners.MODES[name] for name in ("default", "random", "murmur2"))
 

@@ -53,7 +53,7 @@ class TestRetried:
         broker.judge = lambda batch: PartitionAnswer(19)
         made = sender(broker.address, retries=2, retry_backoff_ms=1)
         future = made.send("t", b"v", partition=0)
-        with pytest.raises(errors.NotEnoughReplicasError, match="Sent 3 times"):
+        with pytest.raises(errors.NotEnoughReplicasError, match="Sent 3 times in"):
             future.get(10)
         assert len(broker.batches) == 3
         assert future.exception.maybe_written is False

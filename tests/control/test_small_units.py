@@ -263,6 +263,7 @@ def test_every_error_names_its_place() -> None:
     for code in range(-1, 134):
         if code == 0:
             continue
-        error = batch_error(Refusal("top", 5, 2, 1, code, None, False), 30_000)
-        assert "'top' partition 5" in str(error)
+        error = batch_error(Refusal("top", 5, 7, 2, 345, 67.8, 1, code, None, False), 30_000)
+        assert "Topic 'top' partition 5, batch of 2 records (345 bytes), broker 7: " in str(error)
+        assert "Sent once in 68 ms." in str(error)
         assert error.maybe_written is False
