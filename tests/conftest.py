@@ -11,11 +11,12 @@ import importlib
 import importlib.abc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
 
 HIDDEN = frozenset(filter(None, os.environ.get("FASTPROD_TEST_HIDE", "").split(",")))
@@ -35,6 +36,11 @@ if HIDDEN:
     sys.meta_path.insert(0, _Hider())
 
 
+# A machine that is busy is slow, which is no error of the example it happens to be at.
+hypothesis.settings.register_profile("patient", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("patient")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "native_only: compares or needs the compiled twin; run once, with it")
     import fastprod
@@ -49,7 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _count_real_broker_tests(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+def _count_real_broker_tests(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Iterator[None]:
     """Let the report say which tests ran on a real Kafka."""
-    if any(name in request.fixturenames for name in ("kafka_broker", "own_broker", "broker")):
+    yield
+    broker = sys.modules.get("fastprod.testing.broker")
+    if broker is not None and any(isinstance(value, broker.KafkaBroker) for value in request.node.funcargs.values()):
         record_property("real_broker", "yes")

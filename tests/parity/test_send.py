@@ -105,7 +105,7 @@ GOOD = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(GOOD, min_size=1, max_size=30), st.sampled_from(["PARTITION_DEFAULT", "PARTITION_MURMUR2",
                                                                 "PARTITION_CRC32"]),
        st.sampled_from([0, 62, 300, 1000]))
@@ -122,7 +122,7 @@ ANY = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(["t", "unauthorized", "unknown", None, 7, b"t"]), ANY, ANY, ANY, ANY, ANY)
 def test_bad_arguments(topic: Any, value: Any, key: Any, headers: Any, partition: Any, timestamp: Any) -> None:
     fixed = 5 if timestamp is None else timestamp   # the clock is not the same twice

@@ -134,7 +134,7 @@ def kio_response(entity: Any, correlation_id: int) -> bytes:
 
 class TestAgainstKio:
     @pytest.mark.parametrize(("message", "version"), every_version("Request"))
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     @given(data=st.data())
     def test_requests(self, message: type[Any], version: int, data: st.DataObject) -> None:
         kio_entity = kio_class(message, version)
@@ -153,7 +153,7 @@ class TestAgainstKio:
         assert protocol.decode_message(message, version, body) == to_ours(expected, message)
 
     @pytest.mark.parametrize(("message", "version"), every_version("Response"))
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     @given(data=st.data())
     def test_responses(self, message: type[Any], version: int, data: st.DataObject) -> None:
         value = data.draw(values_of(kio_class(message, version)))

@@ -21,7 +21,7 @@ def is_refused(message: type[Any], version: int, payload: bytes) -> bool:
 
 
 @pytest.mark.parametrize(("message", "version"), every_version("Response"))
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_cut_at_each_byte(message: type[Any], version: int, data: st.DataObject) -> None:
     payload = kio_response(data.draw(values_of(kio_class(message, version))), 1)
@@ -31,7 +31,7 @@ def test_cut_at_each_byte(message: type[Any], version: int, data: st.DataObject)
 
 
 @pytest.mark.parametrize(("message", "version"), every_version("Response"))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_changed_bytes(message: type[Any], version: int, data: st.DataObject) -> None:
     payload = bytearray(kio_response(data.draw(values_of(kio_class(message, version))), 1))
@@ -41,7 +41,7 @@ def test_changed_bytes(message: type[Any], version: int, data: st.DataObject) ->
 
 
 @pytest.mark.parametrize(("message", "version"), every_version("Response"))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(payload=st.binary(max_size=200))
 def test_random_bytes(message: type[Any], version: int, payload: bytes) -> None:
     is_refused(message, version, payload)
