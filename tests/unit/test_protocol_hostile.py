@@ -4,11 +4,14 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_protocol import every_version, kio_class, kio_response, values_of
 
 from fastprod import errors, protocol
+from fastprod.protocol.api_versions import ApiVersionsResponse
+
+UNSUPPORTED_VERSION = 35
 
 
 def is_refused(message: type[Any], version: int, payload: bytes) -> bool:
@@ -24,7 +27,10 @@ def is_refused(message: type[Any], version: int, payload: bytes) -> bool:
 @settings(max_examples=10)
 @given(data=st.data())
 def test_cut_at_each_byte(message: type[Any], version: int, data: st.DataObject) -> None:
-    payload = kio_response(data.draw(values_of(kio_class(message, version))), 1)
+    response = data.draw(values_of(kio_class(message, version)))
+    # 35 comes in the layout of version 0 (KIP-511), as which the beginning of a longer one is whole.
+    assume(message is not ApiVersionsResponse or response.error_code != UNSUPPORTED_VERSION)
+    payload = kio_response(response, 1)
     for length in range(len(payload)):
         assert is_refused(message, version, payload[:length]), length
     assert is_refused(message, version, payload + b"\x00")
