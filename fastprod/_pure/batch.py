@@ -228,6 +228,10 @@ class ParkedBatch:
         """Its body as sealed, maybe compressed; empty once the batch is done."""
         return b"" if self._batch is None else self._batch.body_bytes()
 
+    def look(self) -> Batch | None:
+        """The batch; None when a verdict was carried out before."""
+        return self._batch
+
     def take(self) -> Batch | None:
         """The batch, for whoever carries the verdict out; None when one was carried out before."""
         batch, self._batch = self._batch, None

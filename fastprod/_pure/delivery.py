@@ -7,6 +7,7 @@ not a buffer. An outcome passes through two states: `done` (how it ended is know
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import threading
@@ -133,7 +134,6 @@ class BatchOutcome:
 
     def run_callbacks(self) -> None:
         """Run all callbacks in record order, those registered meanwhile too; then wake waiters."""
-        began = time.monotonic()
         while True:
             with self.lock:
                 entries, self.callbacks = self.callbacks, []
@@ -146,13 +146,6 @@ class BatchOutcome:
                 _call_back(entry, self)
         if event is not None:
             event.set()
-        took = time.monotonic() - began
-        if took > layout.SLOW_CALLBACKS:
-            log.warning(
-                "the delivery callbacks of one batch took %.1f s; they delay other callbacks and "
-                "decisions",
-                took,
-            )
 
 
 def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
@@ -165,7 +158,8 @@ def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
         entry.function(*entry.args, result, **entry.kwargs)
     except BaseException:
         # A callback must not take the producer with it, not even by SystemExit.
-        log.exception("a delivery callback raised; the record's outcome stands")
+        with contextlib.suppress(Exception):  # so may a logging filter of the user's
+            log.exception("a delivery callback raised; the record's outcome stands")
 
 
 def failure_of(outcome: BatchOutcome, index: int) -> BaseException | None:
@@ -258,7 +252,7 @@ class FutureRecordMetadata:
 
     @property
     def exception(self) -> BaseException | None:
-        """The error once failed, else None. The records of one batch share it."""
+        """The error once failed, else None; always the same object."""
         outcome, index = self._leaf()
         return failure_of(outcome, index) if outcome.done else None
 

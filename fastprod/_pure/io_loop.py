@@ -55,8 +55,9 @@ class IoLoop:
         if self._thread is None:
             self._stopping = False
             name = f"{self._core.options.client_id}-io-thread"
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            thread.start()  # raises when there can be no more threads
+            self._thread = thread
 
     def stop(self) -> None:
         thread, self._thread = self._thread, None
@@ -113,6 +114,7 @@ class IoLoop:
         self._carry_out_commands(now)
         urged, core.urged = core.urged, False
         with core.lock:
+            now = time.monotonic()  # waiting for the lock may have taken a while
             self._sort_arrivals()
             due = expire(core, now)
         for outbox in list(self.outboxes.values()):

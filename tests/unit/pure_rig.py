@@ -1,4 +1,4 @@
-"""A producer on the pure data plane with a control plane and a broker double, for tests."""
+"""A producer on a data plane (the pure one if not said) with a control plane and a broker double, for tests."""
 
 from __future__ import annotations
 
@@ -222,6 +222,7 @@ class Rig:
             "codec": 0,
             "compress": None,
         }
+        twin = options.pop("twin", _pure)
         mode = options.pop("mode", _pure.PARTITION_DEFAULT)
         partitioner = options.pop("partitioner", None)
         leaders = options.pop("leaders", [1])
@@ -230,9 +231,9 @@ class Rig:
         self._here, there = socket.socketpair()
         there.setblocking(False)
         self._there = there
-        self.plane = _pure.DataPlane(PlaneOptions(**(defaults | options)), there.fileno())
+        self.plane = twin.DataPlane(PlaneOptions(**(defaults | options)), there.fileno())
         self.control = Control(self.plane, self._here, broker)
-        self.producer = _pure.ProducerBase()
+        self.producer = twin.ProducerBase()
         self.producer._bind(self.plane, self.control, None, None, mode, partitioner, None)
         self.plane.set_identity(*identity)
         self.plane.set_topic(TOPIC, None, leaders)
