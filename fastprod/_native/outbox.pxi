@@ -496,7 +496,8 @@ cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame,
     outbox.unanswered.store(<int>outbox.in_flight.size())
     count_response(core, outbox, latency / 1e6, max(throttle_ms, 0))
     if throttle_ms > 0 and request.version >= THROTTLE_FROM:
-        hold_back(outbox, throttle_ms * MILLISECOND, now)
+        # Not longer than anything that waits could wait: a broken number must not silence a broker for weeks.
+        hold_back(outbox, min(throttle_ms * MILLISECOND, core.delivery_timeout), now)
     del request
     return True
 

@@ -293,7 +293,10 @@ class IoLoop:
             for batch, answer in answers:
                 self._settle_batch(outbox, batch, answer)
         if throttle_ms > 0 and request.version >= THROTTLE_BY_CLIENT_FROM:
-            connection.throttle(now + throttle_ms / 1000, throttle_ms / 1000)
+            # Not longer than anything that waits could wait: a broken number must not silence a
+            # broker for weeks.
+            pause_s = min(throttle_ms, self._core.options.delivery_timeout_ms) / 1000
+            connection.throttle(now + pause_s, pause_s)
 
     def _settle_batch(self, outbox: Outbox, batch: Batch, answer: PartitionAnswer) -> None:
         if answer[3] == 0:

@@ -54,6 +54,7 @@ class Broker:
         self.script: Script = lambda sent: Answer()
         self.throttle_ms = 0
         self.garbage: bytes | None = None
+        self.damage: Callable[[bytes], bytes] = lambda reply: reply
         self.sent: list[Sent] = []
         self.requests = 0
         self._good: list[Sent] = []
@@ -127,7 +128,7 @@ class Broker:
                 reply += answer.append_time.to_bytes(8, "big", signed=True)
                 reply += (0).to_bytes(8, "big")
         reply += self.throttle_ms.to_bytes(4, "big")
-        return len(reply).to_bytes(4, "big") + reply
+        return self.damage(len(reply).to_bytes(4, "big") + reply)
 
     def _batch(self, number: int, topic: str, partition: int, raw: bytes) -> Answer:
         batch = DefaultRecordBatch(raw)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -144,6 +145,20 @@ class TestSplitting:
         assert (counters["records_queued"], counters["bytes_queued"]) == (0, 0)
 
 
+class TestThrottling:
+    def test_not_for_weeks(self, rig: MakeRig, broker: Broker) -> None:
+        made = rig(delivery_timeout_ms=500, request_timeout_ms=200)
+        broker.throttle_ms = 2**31 - 1
+        made.send(b"v").get(5)
+        broker.throttle_ms = 0
+        waiting = made.send(b"w")
+        time.sleep(0.3)
+        assert broker.values() == [b"v"]
+        with contextlib.suppress(errors.KafkaTimeoutError):
+            waiting.get(5)
+        assert made.send(b"x").get(5)
+
+
 class TestThreads:
     def test_stop_and_flush_on_the_io_thread(self, rig: MakeRig) -> None:
         """A destructor can run there, inside a compressor, and call anything."""
@@ -263,6 +278,59 @@ class TestRings:
             with contextlib.suppress(KeyError):
                 each.get(5)
         made.close()
+
+
+class Liar:
+    """Damages the answers of a broker, for a while."""
+
+    MANY = 150
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self.done = 0
+
+    def __call__(self, reply: bytes) -> bytes:
+        if self.done == self.MANY:
+            return reply
+        self.done += 1
+        chance = self._chance
+        data = bytearray(reply)
+        at = chance.randrange(len(data))
+        kind = chance.randrange(6)
+        if kind == 0:
+            data[at] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            del data[at:]
+        elif kind == 2:
+            data[at:at] = chance.randbytes(chance.randrange(1, 9))
+        elif kind == 3:
+            del data[at : at + chance.randrange(1, 9)]
+        else:
+            lie = chance.choice([-(2**31), -1, 0, 1, 2**16, 2**31 - 1]).to_bytes(4, "big", signed=True)
+            data[at * (kind == 5) : at * (kind == 5) + 4] = lie
+        return bytes(data)
+
+
+class TestDamagedAnswers:
+    """A broken frame ends its connection, and what was in flight is sent again; the process goes on."""
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_everything_arrives_in_the_end(self, rig: MakeRig, broker: Broker, seed: int) -> None:
+        broker.damage = liar = Liar(seed)
+        made = rig(request_timeout_ms=30, delivery_timeout_ms=1000, leaders=[1, 1])
+        made.control.judge = lambda parked: made.plane.retry(parked, 0, unknown=True)
+        futures = []
+        deadline = time.monotonic() + 50
+        while liar.done < liar.MANY and time.monotonic() < deadline:
+            futures += [made.send(b"v", partition=number) for number in range(2)]
+            time.sleep(0.002)
+        assert made.plane.flush(20)
+        assert liar.done == liar.MANY
+        assert all(each.is_done for each in futures)
+        assert made.send(b"healed").get(5)
+        lost = made.control.of_kind(_pure.EVENT_CONNECTION_LOST)
+        assert len(lost) > 20
+        assert made.plane.counters()["memory_used"] == 0
 
 
 class Fickle:
