@@ -30,6 +30,18 @@ def own(error: _Error) -> _Error:
     return mine
 
 
+def flagged(error: BaseException, maybe_written: bool) -> BaseException:
+    """`error` with `maybe_written` set: on a copy, since others may share the original."""
+    if not maybe_written or getattr(error, "maybe_written", False):
+        return error
+    try:
+        error = copy.copy(error)
+        error.maybe_written = True  # type: ignore[attr-defined]
+    except Exception:
+        pass  # an exception class of the user's that cannot be copied keeps its meaning at least
+    return error
+
+
 def closed() -> Exception:
     return errors.IllegalStateError("KafkaProducer already closed! Create a new one to send.")
 

@@ -401,7 +401,7 @@ cdef class DataPlane:
         cdef Batch* batch = self._undecided(parked)
         if batch == NULL:
             return
-        self._finish(batch, FAILED, error, record_errors, unknown)
+        self._finish(batch, FAILED, failures.flagged(error, unknown), record_errors, unknown)
         parked.let_go()
         wake(self.core)
 

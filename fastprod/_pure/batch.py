@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 from fastprod._pure import layout
@@ -147,19 +146,6 @@ class Batch:
     def body_bytes(self) -> bytes:
         """A copy of its body: as sealed, or its records so far."""
         return bytes(self.body if self.sealed else self.records)
-
-
-def flagged(error: BaseException, maybe_written: bool) -> BaseException:
-    """`error` with `maybe_written` set: on a copy, since others may share the original."""
-    if not maybe_written or getattr(error, "maybe_written", False):
-        return error
-    try:
-        error = copy.copy(error)
-        error.maybe_written = True  # type: ignore[attr-defined]
-    except Exception:
-        # An exception class of the user's that cannot be copied keeps its meaning at least.
-        pass
-    return error
 
 
 class ParkedBatch:

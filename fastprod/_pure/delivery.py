@@ -150,7 +150,7 @@ class BatchOutcome:
 
 def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
     """Call a registered function, if it is for this outcome; what it raises goes no further."""
-    error = failure_of(outcome, entry.number)
+    error = entry.future.own_failure(outcome, entry.number)
     if entry.kind == (_ERRBACK if error is None else _CALLBACK):
         return
     try:
@@ -163,7 +163,7 @@ def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
 
 
 def failure_of(outcome: BatchOutcome, index: int) -> BaseException | None:
-    """The error of a record of a finished batch: the same object for everybody who asks."""
+    """The error of a record of a finished batch. Futures hand out copies (`own_failure`)."""
     if outcome.record_errors:
         return outcome.record_errors.get(index, outcome.error)
     return outcome.error
@@ -205,7 +205,15 @@ class FutureRecordMetadata:
     batch, never its bytes.
     """
 
-    __slots__ = ("_header_size", "_index", "_key_size", "_outcome", "_timestamp", "_value_size")
+    __slots__ = (
+        "_error",
+        "_header_size",
+        "_index",
+        "_key_size",
+        "_outcome",
+        "_timestamp",
+        "_value_size",
+    )
 
     def __init__(
         self,
@@ -218,6 +226,7 @@ class FutureRecordMetadata:
     ) -> None:
         self._outcome = outcome
         self._index = index
+        self._error: BaseException | None = None
         self._timestamp = timestamp
         self._key_size = key_size
         self._value_size = value_size
@@ -254,7 +263,16 @@ class FutureRecordMetadata:
     def exception(self) -> BaseException | None:
         """The error once failed, else None; always the same object."""
         outcome, index = self._leaf()
-        return failure_of(outcome, index) if outcome.done else None
+        return self.own_failure(outcome, index) if outcome.done else None
+
+    def own_failure(self, outcome: BatchOutcome, index: int) -> BaseException | None:
+        """This future's copy of the error: one that was raised by many would collect the frames
+        of them all. What it was given by hand is handed out as it is."""
+        if self._error is None:
+            error = failure_of(outcome, index)
+            by_hand = error is None or outcome.topic_partition is None
+            self._error = error if by_hand else failures.own(error)
+        return self._error
 
     def succeeded(self) -> bool:
         """Whether the record was acknowledged."""
@@ -278,7 +296,7 @@ class FutureRecordMetadata:
         outcome, index = self._leaf()
         if not outcome.settled:
             outcome, index = self._await(timeout)
-        error = failure_of(outcome, index)
+        error = self.own_failure(outcome, index)
         if error is not None:
             raise error
         return metadata_of(outcome, index, self)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastprod import failures
 from fastprod._pure import io_loop, layout
 from fastprod._pure.accumulator import TopicRoute
-from fastprod._pure.batch import Batch, ParkedBatch, flagged
+from fastprod._pure.batch import Batch, ParkedBatch
 from fastprod._pure.core import Core
 from fastprod._pure.delivery import BatchOutcome, ControlThread
 from fastprod._pure.io_loop import IoLoop
@@ -251,7 +251,7 @@ class DataPlane:
                 place = partition.topic_partition
                 times = (batch.base_timestamp, batch.count, maybe_written)
                 left.append((*place, batch.codec, batch.body_bytes(), *times))
-                core.end(batch, flagged(error, maybe_written))
+                core.end(batch, failures.flagged(error, maybe_written))
         return left
 
     # --- Waiting --------------------------------------------------------------------------------

@@ -280,6 +280,29 @@ class TestRings:
         made.close()
 
 
+class TestErrors:
+    def test_each_future_has_its_own(self, rig: MakeRig, broker: Broker) -> None:
+        broker.script = lambda sent: Answer(87)
+        made = rig(**HELD)
+        error = errors.InvalidRecordError("no")
+        own = ValueError("this record")
+        futures = [made.send(b"v", partition=0) for _ in range(3)]
+        told: list[BaseException] = []
+        futures[0].add_errback(told.append)
+        threaded_flush(made)
+        made.plane.fail(made.parked(), error, unknown=True, record_errors={1: own})
+        assert made.plane.flush(5)
+        seen = [each.exception for each in futures]
+        assert [type(each) for each in seen] == [type(error), type(own), type(error)]
+        assert [str(each) for each in seen] == [str(error), str(own), str(error)]
+        assert seen == [each.exception for each in futures], "always the same object"
+        assert told == seen[:1]
+        assert seen[0].maybe_written is True
+        assert len({id(each) for each in [*seen, error, own]}) == 5
+        by_hand = KeyError("x")
+        assert made.send(b"v").failure(by_hand).exception is by_hand
+
+
 class Liar:
     """Damages the answers of a broker, for a while."""
 
