@@ -3,6 +3,9 @@
 A machine that cannot build extensions (no C++ compiler, no Python.h) gets the pure-Python twin, with a warning. A
 compiler that works and rejects the code is an error: a broken build must not pass for a slow machine. With
 FASTPROD_REQUIRE_NATIVE=1 it is an error not to build it.
+
+For finding bugs: FASTPROD_DEBUG=1 counts live objects, FASTPROD_SANITIZE=address,undefined (or thread) builds with
+these sanitizers, whose library must then be loaded before Python starts; tests/native/sanitize.py does all of it.
 """
 
 from __future__ import annotations
@@ -19,7 +22,17 @@ from setuptools.errors import BaseError, CompileError
 
 REQUIRED = os.environ.get("FASTPROD_REQUIRE_NATIVE") == "1"
 DEBUG = os.environ.get("FASTPROD_DEBUG") == "1"
+SANITIZE = os.environ.get("FASTPROD_SANITIZE", "")
 WINDOWS = sys.platform == "win32"
+
+
+def compile_flags() -> list[str]:
+    if WINDOWS:
+        return ["/std:c++17", "/O2"]
+    if SANITIZE:
+        # -O1: reports name the right line, and a race or an overflow is not optimised away.
+        return ["-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}"]
+    return ["-std=c++17", "-O0" if DEBUG else "-O3", "-g"]
 
 
 class BuildCore(build_ext):
@@ -53,7 +66,8 @@ core = Extension(
     ["fastprod/_core.pyx"],
     language="c++",
     include_dirs=["fastprod/_native"],
-    extra_compile_args=["/std:c++17", "/O2"] if WINDOWS else ["-std=c++17", "-O0" if DEBUG else "-O3", "-g"],
+    extra_compile_args=compile_flags(),
+    extra_link_args=[f"-fsanitize={SANITIZE}"] if SANITIZE and not WINDOWS else [],
     libraries=["ws2_32"] if WINDOWS else [],
     define_macros=[("FASTPROD_DEBUG", "1")] if DEBUG else [],
 )

@@ -16,6 +16,7 @@ include "_native/outbox.pxi"
 include "_native/delivery.pxi"
 include "_native/accumulator.pxi"
 include "_native/io_loop.pxi"
+include "_native/parked.pxi"
 include "_native/plane.pxi"
 include "_native/send.pxi"
 

@@ -6,7 +6,40 @@ Every function returns the exception, it does not raise it. Broker errors are no
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 from fastprod import errors
+
+_Error = TypeVar("_Error")
+
+
+def own(error: _Error) -> _Error:
+    """A copy of an error, for one future alone; the error itself where it cannot be copied."""
+    try:
+        mine = copy.copy(error)
+    except Exception:
+        return error  # an exception class of the user's
+    if type(mine) is not type(error):
+        return error
+    if isinstance(mine, BaseException) and isinstance(error, BaseException):
+        mine.__cause__ = error.__cause__
+        mine.__context__ = error.__context__
+        mine.__suppress_context__ = error.__suppress_context__
+        mine.__traceback__ = error.__traceback__
+    return mine
+
+
+def flagged(error: BaseException, maybe_written: bool) -> BaseException:
+    """`error` with `maybe_written` set: on a copy, since others may share the original."""
+    if not maybe_written or getattr(error, "maybe_written", False):
+        return error
+    try:
+        error = copy.copy(error)
+        error.maybe_written = True  # type: ignore[attr-defined]
+    except Exception:
+        pass  # an exception class of the user's that cannot be copied keeps its meaning at least
+    return error
 
 
 def closed() -> Exception:

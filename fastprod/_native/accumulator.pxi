@@ -69,6 +69,7 @@ cdef void return_memory(Core* core, void* memory, size_t size) noexcept nogil:
     cdef int i
     core.pool_gate.lock()
     core.charged -= size
+    core.pool_changes += 1
     i = class_for(core, size)
     if i >= 0 and core.classes[i] == size and core.charged + core.cached + size <= core.memory_limit:
         core.spare[i].push_back(memory)
@@ -89,18 +90,33 @@ cdef void free_body(Batch* batch) noexcept nogil:
         return_memory(batch.core, memory, batch.capacity)
 
 
-cdef void wait_for_memory(Core* core, int64_t nanos) noexcept nogil:
+cdef void drop_all_spare(Core* core) noexcept nogil:
+    """Give every unused buffer back: nobody will ask for one, and a future that is kept must not pin them."""
+    cdef size_t i
+    core.pool_gate.lock()
+    for i in range(core.spare.size()):
+        while not core.spare[i].empty():
+            free(core.spare[i].back())
+            core.spare[i].pop_back()
+    core.cached = 0
+    core.pool_gate.unlock()
+
+
+cdef void wait_for_memory(Core* core, uint64_t seen, int64_t nanos) noexcept nogil:
+    """Wait until memory was returned, unless that has happened since `pool_changes` was `seen`."""
     cdef unique_lock[mutex]* held = new unique_lock[mutex](core.pool_gate)
-    core.pool_freed.wait_for(held[0], nanoseconds(nanos))
+    if core.pool_changes == seen:
+        core.pool_freed.wait_for(held[0], nanoseconds(nanos))
     del held
 
 
 cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, size_t* capacity,
-                                   int64_t budget) except? NULL:
-    """Memory for a new batch, waited for in arrival order for `budget` ns; NULL once the producer is closing."""
+                                   int64_t* budget) except? NULL:
+    """Memory for a new batch, waited for in arrival order for `budget` ns, of which what the wait took is taken off;
+    NULL once the producer is closing."""
     cdef Core* core = plane.core
     cdef unsigned char* memory = NULL
-    cdef uint64_t ticket
+    cdef uint64_t ticket, seen
     cdef int64_t left, began, deadline
     cdef size_t i
     cdef bint inside
@@ -116,7 +132,7 @@ cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, si
     core.memory_waiters.fetch_add(1)
     core.pool_gate.unlock()
     began = now_ns()
-    deadline = began + budget
+    deadline = began + budget[0]
     try:
         inside = plane.on_control_thread()
         wake(core)   # partial batches leave while somebody waits for memory
@@ -125,8 +141,10 @@ cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, si
             # The control thread passes the queue: everybody in it may be waiting for what it decides.
             if inside or core.memory_queue.front() == ticket:
                 memory = try_memory(core, need, want, capacity, inside)
+            seen = core.pool_changes
             core.pool_gate.unlock()
             if memory != NULL or core.closing.load():
+                budget[0] = max(deadline - now_ns(), <int64_t>0)
                 return memory
             left = min(deadline - now_ns(), SIGNAL_SLICE)
             if left <= 0:
@@ -135,7 +153,7 @@ cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, si
                 plane.engine.pump(min(left, 5 * MILLISECOND) / 1e9)
             else:
                 with nogil:
-                    wait_for_memory(core, left)
+                    wait_for_memory(core, seen, left)
                 PyErr_CheckSignals()
     finally:
         core.pool_gate.lock()
@@ -143,6 +161,7 @@ cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, si
             if core.memory_queue[i] == ticket:
                 core.memory_queue.erase(core.memory_queue.begin() + i)
                 break
+        core.pool_changes += 1   # the next in line may be served
         core.pool_gate.unlock()
         core.memory_waiters.fetch_sub(1)
         core.pool_freed.notify_all()
@@ -183,10 +202,10 @@ cdef Partition* new_partition(Topic* topic, int32_t index, PyObject* topic_name,
     partition.topic_name = topic_name
     partition.topic_partition = topic_partition
     partition.number = number
-    partition.last_capacity = SIZE_CLASS_MIN
+    partition.last_capacity.store(SIZE_CLASS_MIN)
     partition.active = partition.vanished = False
     partition.retry_at = 0
-    partition.last_ordinal = partition.fail_until = partition.stamps = 0
+    partition.last_ordinal = partition.stamps = 0
     partition.records_appended = partition.record_bytes = 0
     partition.encoded_bytes = partition.record_size_max = 0
     forget_identity(partition)
@@ -199,6 +218,8 @@ cdef void forget_identity(Partition* partition) noexcept nogil:
     partition.next_sequence = 0
     partition.last_acked_sequence = -1
     partition.last_acked_offset = -1
+    partition.last_acked_ordinal = 0
+    partition.fail_after = FAIL_NONE
     partition.proven_at = 0
     partition.unresolved = UNRESOLVED_NONE
     partition.unresolved_ordinal = 0
@@ -225,8 +246,6 @@ cdef Topic* new_topic(Core* core, string name) noexcept:
     topic.rotation_at = 0
     topic.counter.store(<uint32_t>random_number())
     topic.wire_limit = 0
-    topic.records_sent = topic.batch_bytes = topic.uncompressed_bytes = topic.compressed_bytes = 0
-    topic.records_retried = topic.records_failed = 0
     return topic
 
 
@@ -242,11 +261,11 @@ cdef class TopicRoute:
     @property
     def partition_count(self) -> int:
         """How many partitions the topic has."""
-        return self.topic_.partitions.size()
+        return 0 if self.topic_ == NULL else self.topic_.partitions.size()
 
     def take_used(self) -> bool:
         """Whether a record was sent to the topic since this was last asked."""
-        return self.topic_.used.exchange(0) != 0
+        return self.topic_ != NULL and self.topic_.used.exchange(0) != 0
 
     def __dealloc__(self):
         cdef size_t i
@@ -463,7 +482,7 @@ cdef void open_batch(Partition* partition, Batch* batch) noexcept nogil:
     activate(partition)
 
 
-cdef Batch* prepare_batch(DataPlane plane, Partition* partition, Record* record, int64_t budget) except NULL:
+cdef Batch* prepare_batch(DataPlane plane, Partition* partition, Record* record, int64_t* budget) except NULL:
     """A new batch with memory for at least this record, got while no lock is held."""
     cdef Core* core = plane.core
     cdef Batch* batch
@@ -471,7 +490,8 @@ cdef Batch* prepare_batch(DataPlane plane, Partition* partition, Record* record,
     cdef size_t size = record_body_size(record, 0, 0)
     cdef unsigned char* memory
     size += varint_size(size)
-    memory = memory_in_turn(plane, size, max(size, partition.last_capacity), &capacity, budget)
+    memory = memory_in_turn(plane, size, max(size, partition.last_capacity.load(memory_order_relaxed)), &capacity,
+                            budget)
     if memory == NULL:
         raise failures.closed()
     batch = new_batch()
@@ -491,9 +511,10 @@ cdef inline cbool sticky_should_move(Topic* topic) noexcept nogil:
             or now_ns() - topic.sticky_since.load(memory_order_relaxed) > STICKY_HOLD)
 
 
-cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sticky, int64_t budget,
+cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sticky, int64_t* budget,
                 Batch** into, int32_t* index) except -1:
-    """Append one record; waits for memory for `budget` ns at most. MOVED_ON: a sticky record must choose again."""
+    """Append one record; waits for memory for `budget` ns at most, all tries together. MOVED_ON: choose again, because
+    the sticky slot moved or the partition vanished."""
     cdef Core* core = plane.core
     cdef Topic* topic = partition.topic
     cdef Batch* fresh = NULL

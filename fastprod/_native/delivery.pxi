@@ -12,6 +12,8 @@ cdef extern from "Python.h":
     object PyObject_CallOneArg(object function, object argument)
     PyObject* PyTuple_GET_ITEM(object row, Py_ssize_t at)
     Py_ssize_t Py_REFCNT(object thing)
+    void PyObject_GC_Track(PyObject* thing)
+    void PyObject_GC_UnTrack(PyObject* thing)
 
 cdef extern from *:
     """
@@ -23,7 +25,14 @@ cdef extern from *:
     #else
     #define FASTPROD_REUSE 1
     #endif
+    /* From 3.14 on a tuple remembers its hash; -1: not computed yet. */
+    #if PY_VERSION_HEX >= 0x030E0000
+    #define fp_forget_hash(row) (((PyTupleObject*)(row))->ob_hash = -1)
+    #else
+    #define fp_forget_hash(row) ((void)0)
+    #endif
     """
+    void fp_forget_hash(object row) noexcept
     bint REUSE_METADATA "FASTPROD_REUSE"  # a reference count says "nobody else" only under the interpreter's lock
     bint COUNT_FUTURES "FASTPROD_DEBUG"   # two atomic steps a record: debug builds only
 
@@ -140,22 +149,24 @@ cdef void end_batch(Batch* batch, int outcome) noexcept nogil:
     due = not batch.callbacks.empty()
     batch.callback_state.store(CALLBACKS_DUE if due else CALLBACKS_FINISHED)
     batch.gate.unlock()
+    if due:
+        # Before it is due: once it is, the control thread may have run the callbacks and taken this off again.
+        core.pool_gate.lock()
+        core.owed += batch.charge
+        core.pool_gate.unlock()
     core.gate.lock()
-    core.records_ended += batch.count
-    core.bytes_ended += batch.raw_size if batch.sealed else batch.used
+    core.totals.records_ended += batch.count
+    core.totals.bytes_ended += batch.raw_size if batch.sealed else batch.used
     if outcome == SUCCEEDED:
-        core.records_acked += batch.count
+        core.totals.records_acked += batch.count
     else:
-        core.records_failed += batch.count
-        batch.partition.topic.records_failed += batch.count
+        core.totals.records_failed += batch.count
+        batch.partition.topic.totals.records_failed += batch.count
     if due:
         retain(batch)
         core.due.push_back(batch)
     core.gate.unlock()
     if due:
-        core.pool_gate.lock()
-        core.owed += batch.charge
-        core.pool_gate.unlock()
         tell(core)
     else:
         settle(batch)
@@ -201,6 +212,7 @@ cdef object new_metadata(Batch* batch, FutureRecordMetadata future, int32_t inde
     if batch.value != NULL:
         return <object>batch.value
     metadata = PyType_GenericAlloc(<PyTypeObject*>RecordMetadata, 9)
+    fp_forget_hash(metadata)
     put_item(metadata, 0, <object>batch.partition.topic_name)
     put_item(metadata, 1, <object>batch.partition.number)
     put_item(metadata, 2, <object>batch.partition.topic_partition)
@@ -214,7 +226,9 @@ cdef object new_metadata(Batch* batch, FutureRecordMetadata future, int32_t inde
 
 
 cdef inline object offset_of(Batch* batch, int32_t index):
-    return batch.base_offset + index if batch.base_offset >= 0 else -1
+    if batch.base_offset < 0:
+        return -1
+    return <int64_t>(<uint64_t>batch.base_offset + <uint64_t>index)   # a broker may say anything
 
 
 cdef inline object timestamp_of(Batch* batch, FutureRecordMetadata future):
@@ -223,6 +237,7 @@ cdef inline object timestamp_of(Batch* batch, FutureRecordMetadata future):
 
 cdef void refill_metadata(object metadata, Batch* batch, FutureRecordMetadata future, int32_t index) noexcept:
     """Turn the metadata of another record of this batch, which nobody else holds, into this one's."""
+    fp_forget_hash(metadata)
     replace_item(metadata, 3, offset_of(batch, index))
     replace_item(metadata, 4, timestamp_of(batch, future))
     replace_item(metadata, 6, future.key_size)
@@ -231,7 +246,7 @@ cdef void refill_metadata(object metadata, Batch* batch, FutureRecordMetadata fu
 
 
 cdef object failure_of(Batch* batch, int32_t index):
-    """The exception of a failed batch (of one record of it), the same object for everybody who asks."""
+    """The exception of a failed batch, or of one record of it. Futures hand out copies (`own_failure`)."""
     cdef object error, chosen
     cdef PyObject* mine
     cdef int outcome = batch.outcome.load()
@@ -241,6 +256,8 @@ cdef object failure_of(Batch* batch, int32_t index):
             return chosen
     if batch.error != NULL:
         return <object>batch.error
+    if batch.partition == NULL:
+        return None   # ended by hand, with None
     topic, number = <object>batch.partition.topic_partition
     if outcome == EXPIRED:
         error = failures.expired(topic, number, batch.count, batch.elapsed_ms,
@@ -284,7 +301,7 @@ cdef void call_back(CallbackEntry* entry, Batch* batch, list spare) noexcept:
         return
     try:
         if not succeeded:
-            call_with(entry, failure_of(batch, entry.index))
+            call_with(entry, (<FutureRecordMetadata>entry.future).own_failure(batch, entry.index))
             return
         if spare is not None and batch.value == NULL:
             value = spare[0]
@@ -298,7 +315,10 @@ cdef void call_back(CallbackEntry* entry, Batch* batch, list spare) noexcept:
         call_with(entry, value)
     except BaseException:
         # A callback must not take the producer with it, not even by SystemExit.
-        log.exception("a delivery callback raised; the record's outcome stands")
+        try:
+            log.exception("a delivery callback raised; the record's outcome stands")
+        except Exception:   # so may a logging filter of the user's
+            pass
 
 
 cdef cbool by_index(const CallbackEntry& a, const CallbackEntry& b) noexcept nogil:
@@ -333,13 +353,18 @@ cdef void run_due(Batch* batch) noexcept:
         drop_callbacks(entries)
     batch.core.pool_gate.lock()
     batch.core.owed -= batch.charge
+    batch.core.pool_changes += 1
     batch.core.pool_gate.unlock()
     batch.core.pool_freed.notify_all()
-    if now_ns() - began > SECOND:
-        log.warning("the delivery callbacks of one batch took %.1f s; they delay other callbacks and decisions",
-                    (now_ns() - began) / 1e9)
     settle(batch)
     release_held(batch)
+    began = now_ns() - began
+    if began > SECOND:
+        try:
+            log.warning("the delivery callbacks of one batch took %.1f s; they delay other callbacks and decisions",
+                        began / 1e9)
+        except Exception:
+            pass
 
 
 cdef inline Batch* leaf_of(Batch* batch, int32_t* index) noexcept nogil:
@@ -367,8 +392,13 @@ cdef class FutureRecordMetadata:
     cdef int32_t key_size
     cdef int32_t value_size
     cdef int32_t header_size
+    # What this future failed with. An exception that is raised gets the frames it passed through, and those mostly
+    # hold this very future: a ring that only the garbage collector breaks. It sees no batches, so the exception must
+    # be the future's own, not the batch's, and the future tracked; but only from now on, as few futures ever fail.
+    cdef object error
 
     def __cinit__(self):
+        PyObject_GC_UnTrack(<PyObject*>self)
         self.batch = NULL
         if COUNT_FUTURES:
             live_futures.fetch_add(1, memory_order_relaxed)
@@ -386,10 +416,24 @@ cdef class FutureRecordMetadata:
     def failed_with(topic: str, partition: int, error: BaseException) -> FutureRecordMetadata:
         """A future that has already failed with `error`."""
         cdef FutureRecordMetadata future = FutureRecordMetadata.__new__(FutureRecordMetadata)
-        future.batch = detached(FAILED, None, error)
+        future.batch = detached(FAILED, None)
+        future.keep(error)
         return future
 
-    cdef Batch* leaf(self, int32_t* index) noexcept:
+    cdef void keep(self, error) noexcept:
+        self.error = error
+        PyObject_GC_Track(<PyObject*>self)
+
+    cdef object own_failure(self, Batch* batch, int32_t index):
+        if self.error is None:
+            error = failures.own(failure_of(batch, index))
+            if self.error is None and error is not None:   # making it ran Python: another thread may have been faster
+                self.keep(error)
+        return self.error
+
+    cdef Batch* leaf(self, int32_t* index) except NULL:
+        if self.batch == NULL:   # made by __new__ alone
+            self.__init__()
         index[0] = self.index
         return leaf_of(self.batch, index)
 
@@ -408,10 +452,10 @@ cdef class FutureRecordMetadata:
 
     @property
     def exception(self):
-        """The error once failed, else None. The records of one batch share it."""
+        """The error once failed, else None; always the same object."""
         cdef int32_t index
         cdef Batch* batch = self.leaf(&index)
-        return failure_of(batch, index) if batch.outcome.load() > SUCCEEDED else None
+        return self.own_failure(batch, index) if batch.outcome.load() > SUCCEEDED else None
 
     def succeeded(self) -> bool:
         """Whether the record was acknowledged."""
@@ -438,7 +482,7 @@ cdef class FutureRecordMetadata:
             batch = self.awaited(timeout, &index)
         if batch.outcome.load() == SUCCEEDED:
             return new_metadata(batch, self, index)
-        raise failure_of(batch, index)
+        raise self.own_failure(batch, index)
 
     cdef Batch* awaited(self, timeout, int32_t* index) except NULL:
         cdef int64_t deadline = NEVER, left
@@ -486,6 +530,7 @@ cdef class FutureRecordMetadata:
         cdef bint kept
         if not callable(function):
             raise TypeError(f"a callback must be callable, not {type(function).__name__}: {function!r:.80}")
+        self.leaf(&entry.index)   # before anything is counted: it may raise
         entry.kind = kind
         entry.future = <PyObject*>self
         entry.function = <PyObject*>function
@@ -521,20 +566,24 @@ cdef class FutureRecordMetadata:
 
     def success(self, value):
         """End this future by hand with `value`; whatever becomes of the record no longer touches it."""
-        self.resolve(detached(SUCCEEDED, value, None))
+        self.resolve(detached(SUCCEEDED, value), None)
         return self
 
     def failure(self, error):
         """End this future by hand with `error` (an exception or an exception class)."""
-        self.resolve(detached(FAILED, None, error() if isinstance(error, type) else error))
+        self.resolve(detached(FAILED, None), error() if isinstance(error, type) else error)
         return self
 
-    cdef int resolve(self, Batch* outcome) except -1:
+    cdef int resolve(self, Batch* outcome, error) except -1:
         cdef vector[CallbackEntry] mine
         cdef size_t i, kept = 0
         cdef int32_t index
-        cdef Batch* batch = self.leaf(&index)
-        cdef Batch* old = self.batch
+        cdef Batch* batch
+        cdef Batch* old
+        if self.batch == NULL:
+            release_held(outcome)
+        batch = self.leaf(&index)
+        old = self.batch
         if batch.outcome.load() != PENDING:
             release_held(outcome)
             raise errors.IllegalStateError("This future is already complete; success() and failure() come too late.")
@@ -549,6 +598,8 @@ cdef class FutureRecordMetadata:
         batch.gate.unlock()
         self.batch = outcome
         self.index = 0
+        if error is not None:
+            self.keep(error)
         for i in range(mine.size()):
             call_back(&mine[i], outcome, None)
         drop_callbacks(mine)
@@ -560,7 +611,7 @@ cdef class FutureRecordMetadata:
         return f"<FutureRecordMetadata {state}>"
 
 
-cdef Batch* detached(int outcome, value, error) except NULL:
+cdef Batch* detached(int outcome, value) except NULL:
     """An outcome of its own, for a future that no batch decides."""
     cdef Batch* batch = new_batch()
     batch.outcome.store(outcome)
@@ -568,9 +619,6 @@ cdef Batch* detached(int outcome, value, error) except NULL:
     if outcome == SUCCEEDED:
         Py_INCREF(value)
         batch.value = <PyObject*>value
-    else:
-        Py_INCREF(error)
-        batch.error = <PyObject*>error
     return batch
 
 

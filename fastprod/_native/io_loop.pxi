@@ -35,14 +35,19 @@ cdef cbool seal(Core* core, Batch* batch) noexcept nogil:
 
 
 cdef void abandon_unsent(Core* core, Batch* batch) noexcept nogil:
-    """A batch that was stamped a moment ago fails before it was ever sent: its sequence is not consumed."""
+    """A batch fails before it was ever sent. Stamped a moment ago, its sequence is given back; a part of a split one
+    has others behind it that were numbered before, so its own is a gap."""
     cdef Partition* partition = batch.partition
+    cdef vector[Batch*] behind
     cdef cbool claimed
     partition.gate.lock()
     remove_from(partition.in_flight, batch)
     batch.in_request = False
     if batch.producer_id >= 0:
-        partition.next_sequence = batch.base_sequence
+        if batch.split_product:
+            lose_stamped(core, partition, batch, False, behind)
+        else:
+            partition.next_sequence = batch.base_sequence
     claimed = not batch.ended
     batch.ended = True
     partition.gate.unlock()
@@ -50,6 +55,7 @@ cdef void abandon_unsent(Core* core, Batch* batch) noexcept nogil:
         end_batch(batch, FAILED)
     free_body(batch)
     release(batch)
+    end_behind(behind)
 
 
 # --- Drain ---------------------------------------------------------------------------------------------------------
@@ -132,29 +138,29 @@ cdef void count_request(Core* core, Outbox* outbox, Request* request, int64_t no
     cdef Batch* batch
     cdef Topic* topic
     cdef size_t i
-    outbox.requests += 1
-    outbox.request_size_max = max(outbox.request_size_max, <double>request.size)
-    core.request_size_max = max(core.request_size_max, <double>request.size)
     core.gate.lock()
+    outbox.totals.requests += 1
+    outbox.totals.request_size_max = max(outbox.totals.request_size_max, <double>request.size)
+    core.totals.request_size_max = max(core.totals.request_size_max, <double>request.size)
     for i in range(request.batches.size()):
         batch = request.batches[i]
         topic = batch.partition.topic
-        core.batches_sent += 1
-        core.records_sent += batch.count
-        topic.records_sent += batch.count
-        core.batch_bytes += BATCH_HEADER + batch.used
-        topic.batch_bytes += BATCH_HEADER + batch.used
-        core.batch_size_max = max(core.batch_size_max, <double>(BATCH_HEADER + batch.used))
-        core.uncompressed_bytes += BATCH_HEADER + batch.raw_size
-        topic.uncompressed_bytes += BATCH_HEADER + batch.raw_size
-        core.compressed_bytes += BATCH_HEADER + batch.used
-        topic.compressed_bytes += BATCH_HEADER + batch.used
+        core.totals.batches_sent += 1
+        core.totals.records_sent += batch.count
+        topic.totals.records_sent += batch.count
+        core.totals.batch_bytes += BATCH_HEADER + batch.used
+        topic.totals.batch_bytes += BATCH_HEADER + batch.used
+        core.totals.batch_size_max = max(core.totals.batch_size_max, <double>(BATCH_HEADER + batch.used))
+        core.totals.uncompressed_bytes += BATCH_HEADER + batch.raw_size
+        topic.totals.uncompressed_bytes += BATCH_HEADER + batch.raw_size
+        core.totals.compressed_bytes += BATCH_HEADER + batch.used
+        topic.totals.compressed_bytes += BATCH_HEADER + batch.used
         if batch.attempts > 1:
-            core.records_retried += batch.count
-            topic.records_retried += batch.count
+            core.totals.records_retried += batch.count
+            topic.totals.records_retried += batch.count
         else:
-            core.queue_time += (now - batch.created) / 1e6
-            core.queue_time_max = max(core.queue_time_max, (now - batch.created) / 1e6)
+            core.totals.queue_time += (now - batch.created) / 1e6
+            core.totals.queue_time_max = max(core.totals.queue_time_max, (now - batch.created) / 1e6)
     core.gate.unlock()
 
 
@@ -171,6 +177,7 @@ cdef void serve(Core* core, Outbox* outbox, int64_t now, int64_t* when) noexcept
             return
         outbox.last_use = now
         outbox.writing = build_request(core, outbox, batches, now)
+        when[0] = min(when[0], outbox.writing.deadline)
         write_some(core, outbox, now)
 
 
@@ -193,6 +200,7 @@ cdef void expire_partition(Core* core, Partition* partition, int64_t now, int64_
     bytes until their request ends; queued ones go, and leave a trace only if they were stamped."""
     cdef vector[Batch*] over
     cdef vector[Batch*] gone
+    cdef vector[Batch*] behind
     cdef Batch* batch
     cdef size_t i
     partition.gate.lock()
@@ -209,7 +217,7 @@ cdef void expire_partition(Core* core, Partition* partition, int64_t now, int64_
         over.push_back(batch)
         gone.push_back(batch)
         if batch.producer_id >= 0:
-            lose_stamped(partition, batch, batch.unknown)
+            lose_stamped(core, partition, batch, batch.unknown, behind)
     partition.queue_length.store(<int>partition.queue.size(), memory_order_relaxed)
     for i in range(over.size()):
         over[i].ended = True
@@ -217,28 +225,59 @@ cdef void expire_partition(Core* core, Partition* partition, int64_t now, int64_
         over[i].maybe_written = over[i].unknown or over[i].reached or over[i].in_request
         if over[i].attempts == 0:
             over[i].maybe_written = False
+        # Without the lock the control plane may decide on a parked one and drop what it holds, the last of it maybe.
+        retain(over[i])
     partition.gate.unlock()
     for i in range(over.size()):
         end_batch(over[i], EXPIRED)
+        release(over[i])
     for i in range(gone.size()):
         free_body(gone[i])
         release(gone[i])
+    end_behind(behind)
 
 
 cdef cbool by_ordinal(Batch* const& a, Batch* const& b) noexcept nogil:
     return a.ordinal < b.ordinal
 
 
-cdef void lose_stamped(Partition* partition, Batch* batch, cbool unknown) noexcept nogil:
+cdef void lose_stamped(Core* core, Partition* partition, Batch* batch, cbool unknown,
+                       vector[Batch*]& behind) noexcept nogil:
     """A stamped batch ends without being acknowledged: it may be in the log, or there is a gap where it should be.
-    The partition's lock is held."""
+
+    The partition's lock is held. `behind`: gets those that strict_order takes out of the queue; the caller ends them
+    when it has let the lock go."""
+    cdef size_t i = 0
     if batch.producer_id != partition.producer_id or batch.producer_epoch != partition.producer_epoch:
         return   # of an identity that is left behind already
     if unknown:
-        partition.unresolved = <int32_t>((<uint32_t>last_sequence(batch) + 1) & 0x7FFFFFFFU)
-        partition.unresolved_ordinal = max(partition.unresolved_ordinal, batch.ordinal)
-    else:
-        partition.broken = True
+        if batch.ordinal < partition.last_acked_ordinal:
+            return   # a later one is in the log, so this one is, too
+        if partition.unresolved == UNRESOLVED_NONE or batch.ordinal > partition.unresolved_ordinal:
+            partition.unresolved = <int32_t>((<uint32_t>last_sequence(batch) + 1) & 0x7FFFFFFFU)
+            partition.unresolved_ordinal = batch.ordinal
+        return
+    partition.broken = True
+    if not core.strict_order:
+        return
+    partition.fail_after = min(partition.fail_after, batch.ordinal)
+    while i < partition.queue.size():
+        if partition.queue[i].producer_id < 0 or partition.queue[i].ordinal <= partition.fail_after:
+            i += 1
+            continue
+        partition.queue[i].ended = True
+        partition.queue[i].maybe_written = partition.queue[i].unknown
+        behind.push_back(partition.queue[i])
+        partition.queue.erase(partition.queue.begin() + i)
+    partition.queue_length.store(<int>partition.queue.size(), memory_order_relaxed)
+
+
+cdef void end_behind(vector[Batch*]& behind) noexcept nogil:
+    cdef size_t i
+    for i in range(behind.size()):
+        end_batch(behind[i], OUT_OF_ORDER)
+        free_body(behind[i])
+        release(behind[i])
 
 
 cdef void expire(Core* core, int64_t now) noexcept nogil:
@@ -276,8 +315,12 @@ cdef void admit(Core* core) noexcept nogil:
     cdef cbool resort = core.routes_changed.exchange(0) != 0
     cdef pair[int, Outbox*] entry
     cdef size_t i
+    if core.old_arrived.exchange(0):
+        core.next_expiry = 0
     core.gate.lock()
     arrivals.swap(core.arrivals)
+    core.producer_id = core.told_id
+    core.producer_epoch = core.told_epoch
     core.gate.unlock()
     for i in range(arrivals.size()):
         core.active.push_back(arrivals[i])
@@ -391,7 +434,15 @@ cdef void sleep_until(Core* core, int64_t when, vector[fp_pollfd]& fds, vector[O
     core.sleeping.store(0)
 
 
+cdef extern from *:
+    """
+    static thread_local void* fp_io_core = nullptr;
+    """
+    void* fp_io_core   # on an I/O thread its Core, elsewhere NULL
+
+
 cdef void run_io(void* argument) noexcept nogil:
+    global fp_io_core
     cdef Core* core = <Core*>argument
     cdef vector[fp_pollfd] fds
     cdef vector[Outbox*] owners
@@ -399,6 +450,7 @@ cdef void run_io(void* argument) noexcept nogil:
     cdef pair[int, Outbox*] entry
     cdef int64_t now, when, next_retire = 0
     cdef size_t i
+    fp_io_core = core
     while not core.stopping.load():
         core.work.store(0)
         now = now_ns()

@@ -162,6 +162,7 @@ cdef enum:
 cdef int64_t MILLISECOND = 1000000
 cdef int64_t SECOND = 1000000000
 cdef int64_t NEVER = INT64_MAX
+cdef uint64_t FAIL_NONE = 0xFFFFFFFFFFFFFFFFULL
 # A blocking wait looks for signals this often.
 cdef int64_t SIGNAL_SLICE = 50 * MILLISECOND
 # The share of the round trip, and the bound, for which a partial batch waits while another is in flight.
@@ -201,6 +202,49 @@ cdef cppclass Partition
 cdef cppclass Batch
 cdef cppclass Outbox
 cdef cppclass Core
+
+
+# Counters apart, so that who reads them can copy them under the lock and build Python objects without it.
+cdef cppclass Totals:
+    double records_ended
+    double bytes_ended
+    double batches_sent
+    double batch_bytes
+    double batch_size_max
+    double uncompressed_bytes
+    double compressed_bytes
+    double records_sent
+    double records_acked
+    double records_failed
+    double records_retried
+    double queue_time
+    double queue_time_max
+    double connections_opened
+    double connections_closed
+    double request_size_max
+    double latency_max
+    double throttle_max
+
+
+cdef cppclass TopicTotals:
+    double records_sent
+    double batch_bytes
+    double uncompressed_bytes
+    double compressed_bytes
+    double records_retried
+    double records_failed
+
+
+cdef cppclass NodeTotals:
+    double requests
+    double responses
+    double request_bytes
+    double request_size_max
+    double response_bytes
+    double latency
+    double latency_max
+    double throttle
+    double throttle_max
 
 
 cdef cppclass CallbackEntry:
@@ -281,7 +325,7 @@ cdef cppclass Partition:
     deque[Batch*] queue        # stamped ones first, by ordinal; the tail may accept appends
     vector[Batch*] in_flight   # by ordinal
     vector[Batch*] parked
-    size_t last_capacity
+    atomic[size_t] last_capacity   # looked at by senders before they take the lock
     cbool active               # known to the I/O thread
     cbool vanished
     int64_t retry_at
@@ -296,6 +340,7 @@ cdef cppclass Partition:
     int32_t next_sequence
     int32_t last_acked_sequence
     int64_t last_acked_offset
+    uint64_t last_acked_ordinal
     int64_t proven_at          # 0: no batch acknowledged yet under this identity
     uint64_t last_ordinal      # of the newest stamp
     uint64_t stamps            # given so far
@@ -305,7 +350,7 @@ cdef cppclass Partition:
     cbool reset_asked
     int64_t asked_id           # the identity for which a newer one was asked
     int16_t asked_epoch
-    uint64_t fail_until        # strict_order: stamped batches up to this ordinal fail unless they succeeded
+    uint64_t fail_after        # strict_order: stamped batches after this ordinal fail unless they succeeded
 
 
 cdef cppclass Topic:
@@ -326,13 +371,7 @@ cdef cppclass Topic:
     size_t rotation_at
     atomic[uint32_t] counter
     size_t wire_limit
-    # Counters (guarded by core.gate).
-    double records_sent
-    double batch_bytes
-    double uncompressed_bytes
-    double compressed_bytes
-    double records_retried
-    double records_failed
+    TopicTotals totals         # under core.gate
 
 
 cdef cppclass Segment:
@@ -372,15 +411,7 @@ cdef cppclass Outbox:
     int64_t last_use
     vector[Partition*] partitions
     size_t rotate
-    double requests
-    double responses
-    double request_bytes
-    double request_size_max
-    double response_bytes
-    double latency
-    double latency_max
-    double throttle
-    double throttle_max
+    NodeTotals totals               # under core.gate
     atomic[int] unanswered
 
 
@@ -423,7 +454,7 @@ cdef cppclass Core:
     # Options.
     string client_id
     int acks
-    cbool idempotent
+    atomic[int] idempotent
     cbool strict_order
     size_t batch_size
     size_t memory_limit
@@ -449,6 +480,7 @@ cdef cppclass Core:
     size_t owed                     # bytes of ended batches whose callbacks have not run
     vector[size_t] classes
     vector[vector[void*]] spare
+    uint64_t pool_changes           # counts what may let a sender that waits for memory go on
     deque[uint64_t] memory_queue
     uint64_t memory_ticket
     atomic[int] memory_waiters
@@ -465,6 +497,7 @@ cdef cppclass Core:
     atomic[int] stopping
     atomic[int] closing             # no appends
     atomic[int] routes_changed
+    atomic[int] old_arrived         # batches that were not looked at may be due to expire
     atomic[int64_t] flush_target    # batches of this epoch or older leave now
     # Ends.
     mutex done_gate
@@ -472,32 +505,16 @@ cdef cppclass Core:
     atomic[int] flush_waiters
     int64_t flush_epoch
     unordered_map[int64_t, int64_t] incomplete   # batches not done, by epoch
-    # Identity, written by the control thread under gate, read by the I/O thread.
+    # Identity as the control plane set it, under gate: an id must never be seen with the epoch of another.
+    int64_t told_id
+    int16_t told_epoch
+    # The I/O thread's alone; the identity is taken over at the beginning of a pass.
     int64_t producer_id
     int16_t producer_epoch
-    # The I/O thread's alone.
     vector[Partition*] active
     unordered_map[int, Outbox*] outboxes
     vector[Outbox*] outbox_list     # the same, under gate, for whoever reads the counters
     vector[Partition*] homeless
     int64_t next_expiry
     uint64_t next_ordinal
-    # Counters, under gate; the appenders' own are in their partitions.
-    double records_ended
-    double bytes_ended
-    double batches_sent
-    double batch_bytes
-    double batch_size_max
-    double uncompressed_bytes
-    double compressed_bytes
-    double records_sent
-    double records_acked
-    double records_failed
-    double records_retried
-    double queue_time
-    double queue_time_max
-    double connections_opened
-    double connections_closed
-    double request_size_max
-    double latency_max
-    double throttle_max
+    Totals totals                   # under gate; the appenders' own are in their partitions

@@ -42,8 +42,6 @@ cdef Outbox* outbox_for(Core* core, int node) noexcept nogil:
     outbox.next_correlation_id = 0
     outbox.throttled_until = outbox.round_trip = outbox.last_write = outbox.last_use = 0
     outbox.rotate = 0
-    outbox.requests = outbox.responses = outbox.request_bytes = outbox.request_size_max = 0
-    outbox.response_bytes = outbox.latency = outbox.latency_max = outbox.throttle = outbox.throttle_max = 0
     outbox.unanswered.store(0)
     core.outboxes[node] = outbox
     core.gate.lock()
@@ -160,7 +158,7 @@ cdef void stamp(Core* core, Partition* partition, Batch* batch) noexcept nogil:
         batch.ordinal = core.next_ordinal << ORDINAL_SPAN_BITS
         batch.span = <uint64_t>1 << ORDINAL_SPAN_BITS
         partition.last_ordinal = batch.ordinal
-    if core.idempotent and batch.producer_id < 0:
+    if core.idempotent.load(memory_order_relaxed) and batch.producer_id < 0:
         batch.producer_id = partition.producer_id
         batch.producer_epoch = partition.producer_epoch
         batch.base_sequence = partition.next_sequence
@@ -184,7 +182,7 @@ cdef Batch* leaving(Core* core, Partition* partition, Outbox* outbox, int64_t no
         return NULL
     if partition.in_flight.size() >= <size_t>core.max_in_flight:
         return NULL
-    if core.idempotent:
+    if core.idempotent.load(memory_order_relaxed):
         place = place_that_may_leave(core, partition, now)
         if place == partition.queue.size():
             return NULL
@@ -212,7 +210,7 @@ cdef void note_fill(Core* core, Partition* partition, Batch* batch) noexcept nog
     cdef int64_t quantum = topic.quantum.load(memory_order_relaxed)
     if batch.attempts or batch.split_product:
         return
-    partition.last_capacity = batch.used
+    partition.last_capacity.store(batch.used, memory_order_relaxed)
     # A batch that holds a quantum is as full as it gets: keyless records move on at twice that at the latest.
     if batch.full or <int64_t>batch.used >= quantum:
         quantum = max(min(2 * quantum, <int64_t>core.batch_size), <int64_t>1)
@@ -242,10 +240,13 @@ cdef void note_acknowledged(Partition* partition, Batch* batch, int64_t base_off
     """The bookkeeping of a stamped batch that is in the log. The partition's lock is held."""
     if batch.producer_id != partition.producer_id or batch.producer_epoch != partition.producer_epoch:
         return
-    partition.last_acked_sequence = last_sequence(batch)
-    if base_offset >= 0:
-        partition.last_acked_offset = base_offset + batch.count - 1
     partition.proven_at = now
+    if batch.ordinal >= partition.last_acked_ordinal:
+        # An older one may be acknowledged later: resent to a new leader while the old one still answered for others.
+        partition.last_acked_ordinal = batch.ordinal
+        partition.last_acked_sequence = last_sequence(batch)
+        if base_offset >= 0:
+            partition.last_acked_offset = <int64_t>(<uint64_t>base_offset + <uint64_t>batch.count - 1)
     if partition.unresolved != UNRESOLVED_NONE and batch.ordinal >= partition.unresolved_ordinal:
         partition.unresolved = UNRESOLVED_NONE   # the broker takes no gap: what came before is in the log
 
@@ -354,7 +355,9 @@ cdef void lose_connection(Core* core, Outbox* outbox, int code, const string& re
                 park(core, request.batches[i], outbox.node, code if code else NETWORK_EXCEPTION, NULL)
         del request
     outbox.unanswered.store(0)
-    core.connections_closed += 1
+    core.gate.lock()
+    core.totals.connections_closed += 1
+    core.gate.unlock()
     clear_event(&event, C_CONNECTION_LOST)
     event.node = outbox.node
     event.code = code
@@ -370,7 +373,9 @@ cdef void attach_connection(Core* core, Outbox* outbox, int fd, int version, int
     outbox.throttled_until = 0
     outbox.last_use = now
     outbox.connection_asked = False
-    core.connections_opened += 1
+    core.gate.lock()
+    core.totals.connections_opened += 1
+    core.gate.unlock()
 
 
 cdef void request_written(Core* core, Outbox* outbox, int64_t now) noexcept nogil:
@@ -384,7 +389,9 @@ cdef void request_written(Core* core, Outbox* outbox, int64_t now) noexcept nogi
         outbox.in_flight.push_back(request)
         outbox.unanswered.store(<int>outbox.in_flight.size())
         return
-    outbox.responses += 1
+    core.gate.lock()
+    outbox.totals.responses += 1
+    core.gate.unlock()
     for i in range(request.batches.size()):
         acknowledge(core, request.batches[i], -1, -1, now)
     del request
@@ -416,7 +423,9 @@ cdef void write_some(Core* core, Outbox* outbox, int64_t now) noexcept nogil:
         if sent < 0:
             lose_connection(core, outbox, NETWORK_EXCEPTION, string(fp_error_text(fp_error())))
             return
-        outbox.request_bytes += sent
+        core.gate.lock()
+        outbox.totals.request_bytes += sent
+        core.gate.unlock()
         while sent > 0:
             step = request.segments[request.segment_at].size - request.segment_offset
             if <size_t>sent < step:
@@ -485,26 +494,32 @@ cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame,
     outbox.round_trip = latency if outbox.round_trip == 0 else (7 * outbox.round_trip + latency) // 8
     outbox.in_flight.pop_front()
     outbox.unanswered.store(<int>outbox.in_flight.size())
-    outbox.responses += 1
-    outbox.latency += latency / 1e6
-    outbox.latency_max = max(outbox.latency_max, latency / 1e6)
-    core.latency_max = max(core.latency_max, latency / 1e6)
-    if throttle_ms > 0:
-        note_throttle(core, outbox, request.version, throttle_ms, now)
+    count_response(core, outbox, latency / 1e6, max(throttle_ms, 0))
+    if throttle_ms > 0 and request.version >= THROTTLE_FROM:
+        # Not longer than anything that waits could wait: a broken number must not silence a broker for weeks.
+        hold_back(outbox, min(throttle_ms * MILLISECOND, core.delivery_timeout), now)
     del request
     return True
 
 
-cdef void note_throttle(Core* core, Outbox* outbox, int version, int32_t throttle_ms, int64_t now) noexcept nogil:
+cdef void count_response(Core* core, Outbox* outbox, double latency_ms, double throttle_ms) noexcept nogil:
+    core.gate.lock()
+    outbox.totals.responses += 1
+    outbox.totals.latency += latency_ms
+    outbox.totals.latency_max = max(outbox.totals.latency_max, latency_ms)
+    core.totals.latency_max = max(core.totals.latency_max, latency_ms)
+    outbox.totals.throttle += throttle_ms
+    outbox.totals.throttle_max = max(outbox.totals.throttle_max, throttle_ms)
+    core.totals.throttle_max = max(core.totals.throttle_max, throttle_ms)
+    core.gate.unlock()
+
+
+cdef void hold_back(Outbox* outbox, int64_t nanos, int64_t now) noexcept nogil:
+    """KIP-219: send nothing for so long; what is under way has that much longer."""
     cdef size_t i
-    outbox.throttle += throttle_ms
-    outbox.throttle_max = max(outbox.throttle_max, <double>throttle_ms)
-    core.throttle_max = max(core.throttle_max, <double>throttle_ms)
-    if version < THROTTLE_FROM:
-        return
-    outbox.throttled_until = now + throttle_ms * MILLISECOND
+    outbox.throttled_until = max(outbox.throttled_until, now + nanos)
     for i in range(outbox.in_flight.size()):
-        outbox.in_flight[i].deadline += throttle_ms * MILLISECOND
+        outbox.in_flight[i].deadline += nanos
 
 
 cdef void read_some(Core* core, Outbox* outbox, int64_t now) noexcept nogil:
@@ -523,7 +538,9 @@ cdef void read_some(Core* core, Outbox* outbox, int64_t now) noexcept nogil:
         if got < 0:
             lose_connection(core, outbox, NETWORK_EXCEPTION, string(fp_error_text(fp_error())))
             return
-        outbox.response_bytes += got
+        core.gate.lock()
+        outbox.totals.response_bytes += got
+        core.gate.unlock()
         outbox.inbox_used += got
         outbox.last_use = now
         at = 0

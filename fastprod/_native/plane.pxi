@@ -4,72 +4,6 @@ import copy
 import socket
 
 
-cdef class ParkedBatch:
-    """A batch that waits for a verdict: what happened to it, and what its partition knows."""
-    cdef Batch* batch
-    cdef bint decided
-    cdef readonly str topic
-    cdef readonly int partition, node_id, error_code, attempts, record_count, size, codec
-    cdef readonly object error_message, record_errors, leader_hint
-    cdef readonly long long log_start_offset, base_timestamp, producer_id, last_acked_offset
-    cdef readonly double created
-    cdef readonly bint done, reached, unknown
-    cdef readonly int producer_epoch, base_sequence, last_acked_sequence, unresolved_sequence
-
-    def __cinit__(self):
-        self.batch = NULL
-
-    def __dealloc__(self):
-        if self.batch != NULL:
-            release_held(self.batch)
-
-    def body(self) -> bytes:
-        """The records as they were sealed: compressed when `codec` is not 0."""
-        if self.batch.data == NULL:
-            raise errors.IllegalStateError("the batch has been decided upon; its bytes are gone")
-        return PyBytes_FromStringAndSize(<char*>self.batch.data, self.batch.used)
-
-
-cdef ParkedBatch parked_from(Event* event):
-    cdef ParkedBatch parked = ParkedBatch.__new__(ParkedBatch)
-    cdef Batch* batch = event.batch
-    cdef Partition* partition = batch.partition
-    cdef size_t i
-    parked.batch = batch   # the event's reference becomes the object's
-    parked.decided = False
-    parked.topic, parked.partition = <object>partition.topic_partition
-    parked.node_id = event.node
-    parked.error_code = event.code
-    parked.error_message = event.text.decode("utf-8", "replace") if event.has_text else None
-    parked.record_errors = []
-    for i in range(event.record_errors.size()):
-        message = event.record_errors[i].second.decode("utf-8", "replace")
-        parked.record_errors.append((event.record_errors[i].first, message or None))
-    parked.leader_hint = None
-    if event.has_hint:
-        parked.leader_hint = (event.hint_node, event.hint_epoch,
-                              event.hint_host.decode("utf-8", "replace") or None, event.hint_port)
-    parked.log_start_offset = event.log_start_offset
-    lock_detached(&partition.gate)
-    parked.attempts = batch.attempts
-    parked.record_count = batch.count
-    parked.size = BATCH_HEADER + batch.used
-    parked.codec = batch.codec
-    parked.base_timestamp = batch.base_timestamp
-    parked.created = batch.created / 1e9
-    parked.done = batch.ended
-    parked.reached = batch.reached
-    parked.unknown = batch.unknown
-    parked.producer_id = batch.producer_id
-    parked.producer_epoch = batch.producer_epoch
-    parked.base_sequence = batch.base_sequence
-    parked.last_acked_sequence = partition.last_acked_sequence
-    parked.last_acked_offset = partition.last_acked_offset
-    parked.unresolved_sequence = partition.unresolved
-    partition.gate.unlock()
-    return parked
-
-
 cdef class DataPlane:
     """Accumulator and sender: accepts records, delivers batches, reports what it cannot decide.
 
@@ -87,6 +21,7 @@ cdef class DataPlane:
 
     def __cinit__(self, options, event_fd: int):
         cdef Core* core = new Core()
+        core.wake_read = core.wake_write = -1
         self.core = core
         self.io = NULL
         self.aborted = False
@@ -96,7 +31,7 @@ cdef class DataPlane:
         self.compress = options.compress
         core.client_id = options.client_id.encode()
         core.acks = options.acks
-        core.idempotent = options.idempotent
+        core.idempotent.store(<bint>options.idempotent)
         core.strict_order = options.strict_order
         core.batch_size = options.batch_size
         core.memory_limit = options.buffer_memory
@@ -118,7 +53,7 @@ cdef class DataPlane:
         core.wake_read = reader.detach()
         core.wake_write = writer.detach()
         core.charged = core.cached = core.owed = 0
-        core.memory_ticket = 0
+        core.memory_ticket = core.pool_changes = 0
         core.memory_waiters.store(0)
         core.work.store(0)
         core.sleeping.store(0)
@@ -126,33 +61,27 @@ cdef class DataPlane:
         core.stopping.store(0)
         core.closing.store(0)
         core.routes_changed.store(0)
+        core.old_arrived.store(0)
         core.flush_target.store(-1)
         core.flush_waiters.store(0)
         core.flush_epoch = 0
-        core.producer_id = -1
-        core.producer_epoch = -1
+        core.producer_id = core.told_id = -1
+        core.producer_epoch = core.told_epoch = -1
         core.next_expiry = NEVER
         core.next_ordinal = 0
-        core.records_ended = core.bytes_ended = 0
-        core.batches_sent = core.batch_bytes = core.batch_size_max = 0
-        core.uncompressed_bytes = core.compressed_bytes = core.records_sent = core.records_acked = 0
-        core.records_failed = core.records_retried = core.queue_time = core.queue_time_max = 0
-        core.connections_opened = core.connections_closed = 0
-        core.request_size_max = core.latency_max = core.throttle_max = 0
         prepare_classes(core)
 
     def __dealloc__(self):
         cdef pair[int, Outbox*] entry
-        cdef size_t i, j
         if self.core == NULL:
             return
-        fp_close(self.core.wake_read)
-        fp_close(self.core.wake_write)
+        drop_commands(self.core)
+        if self.core.wake_read >= 0:   # -1: the options were refused
+            fp_close(self.core.wake_read)
+            fp_close(self.core.wake_write)
         for entry in self.core.outboxes:
             del entry.second
-        for i in range(self.core.spare.size()):
-            for j in range(self.core.spare[i].size()):
-                free(self.core.spare[i][j])
+        drop_all_spare(self.core)
         del self.core
 
     cdef bint on_control_thread(self) except -1:
@@ -164,33 +93,31 @@ cdef class DataPlane:
         """Start the I/O thread."""
         if self.io == NULL:
             self.core.stopping.store(0)
-            Py_INCREF(self)   # the thread's, until it is joined
             self.io = new thread(run_io, self.core)
+            Py_INCREF(self)   # the thread's, until it is joined
 
     def stop(self) -> None:
-        """End the I/O thread and close its connections. What is unfinished stays; `abort` ends it."""
+        """End the I/O thread and close its connections. What is unfinished stays; `abort` ends it.
+
+        On the I/O thread itself (in a compressor, or a destructor that ran inside it) this only signals.
+        """
         cdef thread* io = self.io
         if io == NULL:
             return
-        self.io = NULL
         self.core.stopping.store(1)
         wake(self.core)
+        if self.on_io_thread():
+            return
+        self.io = NULL
         with nogil:
             io.join()
         del io
-        self._drop_commands()
+        drop_commands(self.core)
+        empty_trash(self.core)   # what the thread let go of after the last look; each holds this plane
         Py_DECREF(self)
 
-    cdef void _drop_commands(self) noexcept:
-        """Close the connections that were handed over too late for the I/O thread to take them."""
-        cdef vector[Command] commands
-        cdef size_t i
-        self.core.gate.lock()
-        commands.swap(self.core.commands)
-        self.core.gate.unlock()
-        for i in range(commands.size()):
-            if commands[i].kind == COMMAND_ATTACH:
-                fp_close(commands[i].fd)
+    cdef bint on_io_thread(self) noexcept:
+        return fp_io_core == <void*>self.core
 
     def close_appends(self) -> None:
         """From now on `send` raises IllegalStateError, and partial batches leave at once."""
@@ -205,6 +132,9 @@ cdef class DataPlane:
         cdef TopicRoute route = self.known.get(topic)
         cdef Topic* known
         cdef int32_t i
+        cdef size_t at
+        if not leaders:
+            raise ValueError(f"topic {topic!r} must have a partition")
         if route is None:
             route = TopicRoute.__new__(TopicRoute)
             route.topic = topic
@@ -222,8 +152,8 @@ cdef class DataPlane:
             known.id.clear()
         self.core.gate.unlock()
         self._set_partitions(route)
-        for i in range(known.partitions.size()):
-            known.partitions[i].leader.store(route.leaders[i])
+        for at in range(known.partitions.size()):
+            known.partitions[at].leader.store(route.leaders[at])
         i = known.sticky.load()
         if i >= 0 and (i >= <int32_t>known.partitions.size() or known.partitions[i].leader.load() < 0):
             move_sticky(known, i)
@@ -239,7 +169,21 @@ cdef class DataPlane:
         cdef Partition* partition
         cdef object number, pair_   # objects: the structs borrow them from the route's list
         cdef vector[Partition*] gone
+        cdef size_t i
         while topic.partitions.size() < count:
+            i = 0
+            while i < topic.retired.size() and topic.retired[i].index != <int32_t>topic.partitions.size():
+                i += 1
+            if i < topic.retired.size():
+                # Back again, as after the answer of a broker that lagged behind. The broker has not forgotten us: a
+                # partition that began anew at sequence 0 would have its records taken for known ones, and dropped.
+                partition = topic.retired[i]
+                lock_detached(&partition.gate)
+                partition.vanished = False
+                partition.gate.unlock()
+                topic.retired.erase(topic.retired.begin() + i)
+                topic.partitions.push_back(partition)
+                continue
             number = <int>topic.partitions.size()
             pair_ = TopicPartition(route.topic, number)
             route.partitions.append((pair_, number))
@@ -263,6 +207,7 @@ cdef class DataPlane:
     cdef int _fail_queue(self, Partition* partition, int outcome, error, bint unsent_only) except -1:
         """End what is in the queue of a partition: all of it, or only what was never sent."""
         cdef vector[Batch*] gone
+        cdef vector[Batch*] behind
         cdef Batch* batch
         cdef size_t i, kept = 0
         lock_detached(&partition.gate)
@@ -274,14 +219,16 @@ cdef class DataPlane:
             batch.accepts = False
             batch.ended = True
             batch.maybe_written = batch.unknown
-            if batch.producer_id >= 0:
-                lose_stamped(partition, batch, batch.unknown)
             gone.push_back(batch)
             partition.queue.erase(partition.queue.begin() + kept)
+            if batch.producer_id >= 0:
+                lose_stamped(self.core, partition, batch, batch.unknown, behind)
         partition.queue_length.store(<int>partition.queue.size())
         partition.gate.unlock()
         for i in range(gone.size()):
             self._end(gone[i], outcome, error, None)
+        for i in range(behind.size()):
+            self._end(behind[i], OUT_OF_ORDER, None, None)
         return 0
 
     cdef int _end(self, Batch* batch, int outcome, error, record_errors) except -1:
@@ -304,12 +251,14 @@ cdef class DataPlane:
     def reset_topic(self, topic: str) -> None:
         """The topic was deleted and created again: sequences start anew once nothing of the old is in flight."""
         cdef TopicRoute route = self.known.get(topic)
+        cdef vector[Partition*] partitions
         cdef Partition* partition
         cdef size_t i
-        if route is None or not self.core.idempotent:
+        if route is None or not self.core.idempotent.load():
             return
-        for i in range(route.topic_.partitions.size()):
-            partition = route.topic_.partitions[i]
+        partitions = ever_of(route.topic_)
+        for i in range(partitions.size()):
+            partition = partitions[i]
             lock_detached(&partition.gate)
             partition.reset_asked = True
             partition.gate.unlock()
@@ -332,7 +281,7 @@ cdef class DataPlane:
         self.core.commands.push_back(command)
         self.core.gate.unlock()
         if self.core.stopping.load():
-            self._drop_commands()
+            drop_commands(self.core)
         wake(self.core)
         return 0
 
@@ -350,15 +299,17 @@ cdef class DataPlane:
 
     def set_identity(self, producer_id: int, epoch: int) -> None:
         """The producer id and epoch for new batches; -1, -1: none, and nothing idempotent leaves."""
+        cdef int64_t new_id = producer_id   # outside the lock: these may raise
+        cdef int16_t new_epoch = epoch
         self.core.gate.lock()
-        self.core.producer_epoch = epoch
-        self.core.producer_id = producer_id
+        self.core.told_epoch = new_epoch
+        self.core.told_id = new_id
         self.core.gate.unlock()
         wake(self.core)
 
     def set_idempotent(self, idempotent: bool) -> None:
         """Before the first batch has left: whether batches carry a producer id and sequence."""
-        self.core.idempotent = idempotent
+        self.core.idempotent.store(<bint>idempotent)
         wake(self.core)
 
     # --- Events and verdicts ---
@@ -409,10 +360,10 @@ cdef class DataPlane:
             raise errors.IllegalStateError("this batch has been decided upon before")
         parked.decided = True
         if self.aborted:
-            return NULL
+            parked.let_go()
         return parked.batch
 
-    def retry(self, ParkedBatch parked, delay_ms: float, *, unknown: bool, renumber: bool = False) -> None:
+    def retry(self, ParkedBatch parked not None, delay_ms: float, *, unknown: bool, renumber: bool = False) -> None:
         """Send it again, in its old place, not before `delay_ms` from now."""
         cdef Batch* batch = self._undecided(parked)
         cdef Partition* partition
@@ -424,7 +375,7 @@ cdef class DataPlane:
         lock_detached(&partition.gate)
         if batch.ended or partition.vanished:
             outcome = VANISHED
-        elif batch.producer_id >= 0 and batch.ordinal <= partition.fail_until:
+        elif batch.producer_id >= 0 and batch.ordinal > partition.fail_after:
             outcome = OUT_OF_ORDER
         if outcome == PENDING:
             remove_from(partition.parked, batch)
@@ -442,35 +393,23 @@ cdef class DataPlane:
         partition.gate.unlock()
         if outcome != PENDING:
             self._finish(batch, outcome, None, None, unknown)
+        parked.let_go()
         wake(self.core)
 
-    def fail(self, ParkedBatch parked, error: BaseException, *, unknown: bool, record_errors=None) -> None:
+    def fail(self, ParkedBatch parked not None, error: BaseException, *, unknown: bool, record_errors=None) -> None:
         """It has failed for good with `error`; records in `record_errors` (a dict by index) with theirs."""
         cdef Batch* batch = self._undecided(parked)
-        cdef Partition* partition
-        cdef vector[Batch*] behind
-        cdef size_t i
         if batch == NULL:
             return
-        partition = batch.partition
-        if self.core.strict_order and batch.producer_id >= 0 and not unknown:
-            lock_detached(&partition.gate)
-            partition.fail_until = partition.last_ordinal
-            while not partition.queue.empty() and partition.queue.front().producer_id >= 0:
-                partition.queue.front().ended = True
-                partition.queue.front().maybe_written = partition.queue.front().unknown
-                behind.push_back(partition.queue.front())
-                partition.queue.pop_front()
-            partition.queue_length.store(<int>partition.queue.size())
-            partition.gate.unlock()
-        self._finish(batch, FAILED, error, record_errors, unknown)
-        for i in range(behind.size()):
-            self._end(behind[i], OUT_OF_ORDER, None, None)
+        self._finish(batch, FAILED, failures.flagged(error, unknown), record_errors, unknown)
+        parked.let_go()
         wake(self.core)
 
     cdef int _finish(self, Batch* batch, int outcome, error, record_errors, bint unknown) except -1:
         """End a parked batch; when its futures ended before (it expired) only the bookkeeping is left."""
         cdef Partition* partition = batch.partition
+        cdef vector[Batch*] behind
+        cdef size_t i
         cdef bint claimed
         lock_detached(&partition.gate)
         remove_from(partition.parked, batch)
@@ -479,7 +418,7 @@ cdef class DataPlane:
         if claimed:
             batch.maybe_written = unknown
         if batch.producer_id >= 0:
-            lose_stamped(partition, batch, unknown)
+            lose_stamped(self.core, partition, batch, unknown, behind)
         activate(partition)
         partition.gate.unlock()
         if claimed:
@@ -487,35 +426,52 @@ cdef class DataPlane:
         else:
             free_body(batch)
             release_held(batch)
+        for i in range(behind.size()):
+            self._end(behind[i], OUT_OF_ORDER, None, None)
         return 0
 
-    def succeed(self, ParkedBatch parked, base_offset: int, log_append_time: int) -> None:
+    def succeed(self, ParkedBatch parked not None, base_offset: int, log_append_time: int) -> None:
         """It is in the log after all."""
         cdef Batch* batch = self._undecided(parked)
         if batch != NULL:
             acknowledge(self.core, batch, base_offset, log_append_time, now_ns())
+            parked.let_go()
             wake(self.core)
 
-    def split(self, ParkedBatch parked, groups: list) -> None:
+    def split(self, ParkedBatch parked not None, groups: list) -> None:
         """Replace it by one batch a group of decoded records, in order, in its old place."""
         cdef Batch* batch = self._undecided(parked)
         cdef Partition* partition
         cdef vector[Child] children
         cdef size_t i, at = 0
+        cdef bint claimed
         if batch == NULL:
             return
         partition = batch.partition
-        if parked.done or batch.ended:
-            self._finish(batch, FAILED, None, None, False)
-            return
-        self._make_children(batch, groups, children)
+        # Claimed before anything else: from now on the clock lets it be.
         lock_detached(&partition.gate)
-        remove_from(partition.parked, batch)
+        claimed = not batch.ended
         batch.ended = True
-        partition.stamps += children.size() - 1   # the broker will remember each of them
         partition.gate.unlock()
+        if not claimed:
+            self._finish(batch, FAILED, None, None, False)
+            parked.let_go()
+            return
+        try:
+            self._make_children(batch, groups, children)
+        except BaseException:
+            for i in range(children.size()):
+                release_held(children[i].batch)
+            lock_detached(&partition.gate)
+            batch.ended = False
+            partition.gate.unlock()
+            parked.decided = False
+            raise
         self._hand_down(batch, children)
         lock_detached(&partition.gate)
+        # Only now: while it is parked nothing that belongs behind it can leave.
+        remove_from(partition.parked, batch)
+        partition.stamps += children.size() - 1   # the broker will remember each of them
         while at < partition.queue.size() and partition.queue[at].ordinal \
                 and partition.queue[at].ordinal < batch.ordinal:
             at += 1
@@ -523,9 +479,12 @@ cdef class DataPlane:
             partition.queue.insert(partition.queue.begin() + at + i, children[i].batch)
         partition.queue_length.store(<int>partition.queue.size())
         activate(partition)
+        # The clock let the parent be: its children may be overdue.
+        self.core.old_arrived.store(1)
         partition.gate.unlock()
         free_body(batch)
         release_held(batch)
+        parked.let_go()
         wake(self.core)
 
     cdef int _make_children(self, Batch* parent, list groups, vector[Child]& children) except -1:
@@ -533,21 +492,25 @@ cdef class DataPlane:
         cdef RecordBatchBuilder builder
         cdef Batch* batch
         cdef Child child
+        cdef unsigned char* memory
         cdef int32_t first = 0
         cdef size_t size, n = len(groups), i = 0
+        if not all(groups) or sum(map(len, groups)) != parent.count:
+            raise ValueError(f"a batch of {parent.count} records cannot be split into {list(map(len, groups))}")
         for group in groups:
             builder = RecordBatchBuilder(INT32_MAX)
             for timestamp, key, value, headers in group:
                 builder.append(timestamp, key, value, headers)
             size = builder.body.size()
+            memory = <unsigned char*>malloc(max(size, <size_t>1))
+            if memory == NULL:
+                raise MemoryError
             batch = new_batch()
             batch.core = self.core
             batch.partition = parent.partition
             Py_INCREF(self)
             batch.plane = <PyObject*>self
-            batch.data = <unsigned char*>malloc(max(size, <size_t>1))
-            if batch.data == NULL:
-                raise MemoryError
+            batch.data = memory
             memcpy(batch.data, builder.body.data(), size)
             batch.capacity = batch.charge = batch.used = size
             self.core.pool_gate.lock()
@@ -579,10 +542,16 @@ cdef class DataPlane:
         can end before everything is in place."""
         cdef CallbackEntry entry
         cdef Batch* batch
-        cdef size_t i
+        cdef size_t i, encoded = 0
         self.core.done_gate.lock()
         self.core.incomplete[parent.flush_epoch] += children.size()
         self.core.done_gate.unlock()
+        for i in range(children.size()):
+            encoded += children[i].batch.used
+        self.core.gate.lock()
+        # Encoded anew they take another number of bytes, which will be counted as ended.
+        self.core.totals.bytes_ended += <double>parent.raw_size - <double>encoded
+        self.core.gate.unlock()
         parent.gate.lock()
         for i in range(children.size()):
             retain(children[i].batch)
@@ -600,24 +569,29 @@ cdef class DataPlane:
     def fail_queued(self, error: BaseException) -> None:
         """End every batch that was never sent with `error`."""
         cdef TopicRoute route
+        cdef vector[Partition*] partitions
         cdef size_t i
         for route in list(self.known.values()):
-            for i in range(route.topic_.partitions.size()):
-                self._fail_queue(route.topic_.partitions[i], FAILED, error, True)
+            partitions = ever_of(route.topic_)
+            for i in range(partitions.size()):
+                self._fail_queue(partitions[i], FAILED, error, True)
 
     def abort(self, error: BaseException) -> list:
         """After `stop`: end all that is left with (a copy of) `error`; a tuple for each batch, see DESIGN.md."""
         cdef TopicRoute route
+        cdef vector[Partition*] partitions
         cdef size_t i
         cdef list left = []
+        if self.on_io_thread():
+            raise errors.IllegalStateError("abort() on the I/O thread would wait for itself")
         self.stop()   # its requests point to the batches that end here
         self.aborted = True
-        for route in self.known.values():
-            for i in range(route.topic_.partitions.size()):
-                self._abort_partition(route.topic_.partitions[i], error, left)
-            for i in range(route.topic_.retired.size()):
-                self._abort_partition(route.topic_.retired[i], error, left)
+        for route in list(self.known.values()):   # the control thread may still learn of topics
+            partitions = ever_of(route.topic_)
+            for i in range(partitions.size()):
+                self._abort_partition(partitions[i], error, left)
         self.take_events()   # nobody will decide any more; they hold batches
+        drop_all_spare(self.core)
         return left
 
     cdef int _abort_partition(self, Partition* partition, error, list left) except -1:
@@ -663,7 +637,7 @@ cdef class DataPlane:
         cdef Core* core = self.core
         cdef int64_t epoch, left
         cdef int64_t deadline = NEVER if timeout_s is None else now_ns() + <int64_t>(min(timeout_s, 1e9) * 1e9)
-        if self.on_control_thread():
+        if self.on_control_thread() or self.on_io_thread():
             raise failures.flush_in_callback()
         core.done_gate.lock()
         epoch = core.flush_epoch
@@ -693,15 +667,49 @@ cdef class DataPlane:
     def counters(self) -> dict:
         """Totals of the whole producer; the names are in DESIGN.md."""
         cdef Core* core = self.core
+        cdef Totals totals
+        cdef size_t due, memory
+        result = self._append_counters()
+        core.gate.lock()
+        totals = core.totals
+        due = core.due.size()
+        core.totals.batch_size_max = core.totals.queue_time_max = 0
+        core.totals.request_size_max = core.totals.latency_max = core.totals.throttle_max = 0
+        core.gate.unlock()
+        core.pool_gate.lock()
+        memory = core.charged
+        core.pool_gate.unlock()
+        result.update({
+            "batches_sent": totals.batches_sent, "batch_bytes": totals.batch_bytes,
+            "batch_size_max": totals.batch_size_max, "uncompressed_bytes": totals.uncompressed_bytes,
+            "compressed_bytes": totals.compressed_bytes, "records_sent": totals.records_sent,
+            "records_acked": totals.records_acked, "records_failed": totals.records_failed,
+            "records_retried": totals.records_retried, "queue_time_ms": totals.queue_time,
+            "queue_time_max_ms": totals.queue_time_max, "connections_opened": totals.connections_opened,
+            "connections_closed": totals.connections_closed, "callbacks_waiting": <double>due,
+            "memory_used": <double>memory, "request_size_max": totals.request_size_max,
+            "latency_max_ms": totals.latency_max, "throttle_max_ms": totals.throttle_max,
+            "connections": totals.connections_opened - totals.connections_closed,
+        })
+        result["records_queued"] = result["records_appended"] - totals.records_ended
+        result["bytes_queued"] = result.pop("encoded_bytes") - totals.bytes_ended
+        nodes = self._node_counters(False)
+        for name in ("requests", "responses", "request_bytes", "response_bytes", "latency_ms", "throttle_ms"):
+            result[name] = sum(node[name] for node in nodes.values())
+        result["requests_in_flight"] = sum(node["in_flight"] for node in nodes.values())
+        return result
+
+    cdef dict _append_counters(self):
+        """What senders count, in their partitions."""
         cdef TopicRoute route
+        cdef vector[Partition*] partitions
         cdef Partition* partition
-        cdef pair[int, Outbox*] entry
         cdef size_t i
         cdef double records = 0, payload = 0, encoded = 0, largest = 0
-        cdef dict result
         for route in list(self.known.values()):
-            for i in range(route.topic_.partitions.size()):
-                partition = route.topic_.partitions[i]
+            partitions = ever_of(route.topic_)
+            for i in range(partitions.size()):
+                partition = partitions[i]
                 lock_detached(&partition.gate)
                 records += partition.records_appended
                 payload += partition.record_bytes
@@ -709,48 +717,23 @@ cdef class DataPlane:
                 largest = max(largest, <double>partition.record_size_max)
                 partition.record_size_max = 0
                 partition.gate.unlock()
-        core.gate.lock()
-        result = {
-            "records_appended": records, "record_bytes": payload, "record_size_max": largest,
-            "batches_sent": core.batches_sent, "batch_bytes": core.batch_bytes,
-            "batch_size_max": core.batch_size_max, "uncompressed_bytes": core.uncompressed_bytes,
-            "compressed_bytes": core.compressed_bytes, "records_sent": core.records_sent,
-            "records_acked": core.records_acked, "records_failed": core.records_failed,
-            "records_retried": core.records_retried, "queue_time_ms": core.queue_time,
-            "queue_time_max_ms": core.queue_time_max, "connections_opened": core.connections_opened,
-            "connections_closed": core.connections_closed, "records_queued": records - core.records_ended,
-            "bytes_queued": encoded - core.bytes_ended, "callbacks_waiting": <double>core.due.size(),
-        }
-        core.batch_size_max = core.queue_time_max = 0
-        core.gate.unlock()
-        core.pool_gate.lock()
-        result["memory_used"] = <double>core.charged
-        core.pool_gate.unlock()
-        nodes = self._node_counters(False)
-        for name in ("requests", "responses", "request_bytes", "response_bytes", "latency_ms", "throttle_ms"):
-            result[name] = sum(node[name] for node in nodes.values())
-        result["request_size_max"] = core.request_size_max
-        result["latency_max_ms"] = core.latency_max
-        result["throttle_max_ms"] = core.throttle_max
-        core.request_size_max = core.latency_max = core.throttle_max = 0
-        result["requests_in_flight"] = sum(node["in_flight"] for node in nodes.values())
-        result["connections"] = core.connections_opened - core.connections_closed
-        return result
+        return {"records_appended": records, "record_bytes": payload, "record_size_max": largest,
+                "encoded_bytes": encoded}
 
     def topic_counters(self) -> dict:
         """Totals by topic; the names are in DESIGN.md."""
         cdef TopicRoute route
-        cdef Topic* topic
+        cdef TopicTotals totals
         result = {}
         for name, route in list(self.known.items()):
-            topic = route.topic_
             self.core.gate.lock()
-            result[name] = {
-                "records_sent": topic.records_sent, "batch_bytes": topic.batch_bytes,
-                "uncompressed_bytes": topic.uncompressed_bytes, "compressed_bytes": topic.compressed_bytes,
-                "records_retried": topic.records_retried, "records_failed": topic.records_failed,
-            }
+            totals = route.topic_.totals
             self.core.gate.unlock()
+            result[name] = {
+                "records_sent": totals.records_sent, "batch_bytes": totals.batch_bytes,
+                "uncompressed_bytes": totals.uncompressed_bytes, "compressed_bytes": totals.compressed_bytes,
+                "records_retried": totals.records_retried, "records_failed": totals.records_failed,
+            }
         return result
 
     def node_counters(self) -> dict:
@@ -758,8 +741,9 @@ cdef class DataPlane:
         return self._node_counters(True)
 
     cdef dict _node_counters(self, bint reset):
-        cdef Outbox* outbox
         cdef vector[Outbox*] outboxes
+        cdef NodeTotals totals
+        cdef Outbox* outbox
         cdef size_t i
         cdef dict result = {}
         self.core.gate.lock()
@@ -767,16 +751,39 @@ cdef class DataPlane:
         self.core.gate.unlock()
         for i in range(outboxes.size()):
             outbox = outboxes[i]
+            self.core.gate.lock()
+            totals = outbox.totals
+            if reset:
+                outbox.totals.request_size_max = outbox.totals.latency_max = outbox.totals.throttle_max = 0
+            self.core.gate.unlock()
             result[outbox.node] = {
-                "requests": outbox.requests, "responses": outbox.responses, "request_bytes": outbox.request_bytes,
-                "request_size_max": outbox.request_size_max, "response_bytes": outbox.response_bytes,
-                "latency_ms": outbox.latency, "latency_max_ms": outbox.latency_max,
-                "throttle_ms": outbox.throttle, "throttle_max_ms": outbox.throttle_max,
+                "requests": totals.requests, "responses": totals.responses, "request_bytes": totals.request_bytes,
+                "request_size_max": totals.request_size_max, "response_bytes": totals.response_bytes,
+                "latency_ms": totals.latency, "latency_max_ms": totals.latency_max,
+                "throttle_ms": totals.throttle, "throttle_max_ms": totals.throttle_max,
                 "in_flight": <double>outbox.unanswered.load(),
             }
-            if reset:
-                outbox.request_size_max = outbox.latency_max = outbox.throttle_max = 0
         return result
+
+
+cdef vector[Partition*] ever_of(Topic* topic) noexcept nogil:
+    """A copy of the topic's partitions, vanished ones included: a loop over them may let the interpreter go, and then
+    they change. None of them is freed as long as the plane lives."""
+    cdef vector[Partition*] partitions = topic.partitions
+    partitions.insert(partitions.end(), topic.retired.begin(), topic.retired.end())
+    return partitions
+
+
+cdef void drop_commands(Core* core) noexcept nogil:
+    """Close the connections that were handed over too late for the I/O thread to take them."""
+    cdef vector[Command] commands
+    cdef size_t i
+    core.gate.lock()
+    commands.swap(core.commands)
+    core.gate.unlock()
+    for i in range(commands.size()):
+        if commands[i].kind == COMMAND_ATTACH:
+            fp_close(commands[i].fd)
 
 
 cdef int64_t incomplete_until(Core* core, int64_t epoch) noexcept nogil:

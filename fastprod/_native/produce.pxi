@@ -118,7 +118,8 @@ cdef void cut_segments(Request* request, const vector[WireBatch]& batches, const
         start = cuts[i]
         segment.data = batches[i].body
         segment.size = batches[i].body_size
-        request.segments.push_back(segment)
+        if segment.size:   # writing nothing would never get past it
+            request.segments.push_back(segment)
         request.size += batches[i].body_size
     if start < request.head.size():
         segment.data = request.head.data() + start
@@ -273,12 +274,13 @@ cdef void taken_answer(Cursor* cursor, int version, Answer* answer) noexcept nog
 
 
 cdef void taken_endpoints(Cursor* cursor, vector[Answer]& answers) noexcept nogil:
-    cdef int64_t tags = taken_uvarint(cursor), tag, size, count
+    cdef int64_t tags = taken_uvarint(cursor), tag, size, count = 0
     cdef Cursor inner
     cdef const unsigned char* start
     cdef int32_t node, port
-    cdef Text host
+    cdef Text host, rack
     cdef size_t i
+    inner.at = inner.end = NULL
     while tags > 0 and cursor.ok:
         tag = taken_uvarint(cursor)
         size = taken_uvarint(cursor)
@@ -286,20 +288,21 @@ cdef void taken_endpoints(Cursor* cursor, vector[Answer]& answers) noexcept nogi
         if start != NULL and tag == NODE_ENDPOINTS_TAG:
             inner.at = start
             inner.end = start + size
-            inner.ok = True
-            count = taken_count(&inner, True)
-            while count > 0 and inner.ok:
-                node = taken32(&inner)
-                taken_text(&inner, True, &host)
-                port = taken32(&inner)
-                taken(&inner, taken_uvarint(&inner) - 1 if inner.at < inner.end and inner.at[0] else 1)  # rack
-                skip_tags(&inner)
-                for i in range(answers.size()):
-                    if inner.ok and answers[i].has_hint and answers[i].leader == node:
-                        answers[i].host = host
-                        answers[i].port = port
-                count -= 1
         tags -= 1
+    inner.ok = inner.at != NULL
+    if inner.ok:
+        count = taken_count(&inner, True)
+    while count > 0 and inner.ok:
+        node = taken32(&inner)
+        taken_text(&inner, True, &host)
+        port = taken32(&inner)
+        taken_text(&inner, True, &rack)
+        skip_tags(&inner)
+        for i in range(answers.size()):
+            if inner.ok and answers[i].has_hint and answers[i].leader == node:
+                answers[i].host = host
+                answers[i].port = port
+        count -= 1
 
 
 cdef cbool read_response(const unsigned char* frame, size_t size, int version, int32_t* correlation_id,

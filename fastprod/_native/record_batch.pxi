@@ -138,7 +138,12 @@ cdef _Bytes point_at(object data, const unsigned char** at, int64_t* size):
 
 cdef bytes compressed_body(object compress, const unsigned char* body, size_t size):
     """The compressed body, or None when it would not be smaller."""
-    cdef bytes result = compress(PyMemoryView_FromMemory(<char*>body, size, PyBUF_READ))
+    cdef bytes result
+    view = PyMemoryView_FromMemory(<char*>body, size, PyBUF_READ)
+    try:
+        result = compress(view)
+    finally:
+        view.release()   # a traceback may keep it, and the bytes are ours to free
     return result if <size_t>len(result) < size else None
 
 

@@ -49,6 +49,15 @@ cdef inline Py_ssize_t index_of(value) except? -1:
     return PyNumber_AsSsize_t(value, OverflowError)
 
 
+cdef inline Py_ssize_t number_of(value) except? -2:
+    """A partition's number, asked for once: whose __index__ says something else the second time does no harm. -1: too
+    large for any."""
+    try:
+        return index_of(value)
+    except OverflowError:
+        return -1
+
+
 cdef inline bint is_index(value):
     return type(value) is int or (PyIndex_Check(value) and type(value) is not bool)
 
@@ -90,6 +99,7 @@ cdef class ProducerBase:
         cdef PyObject* found
         cdef Partition* target
         cdef int64_t budget, began
+        cdef Py_ssize_t number = -1
         cdef int chosen
         cdef bint sticky = False
         cdef size_t bound
@@ -131,8 +141,9 @@ cdef class ProducerBase:
         if partition is not None:
             if not is_index(partition):
                 raise failures.bad_partition(partition)
-            route = self.checked(route, partition, False)
-            chosen = <int>index_of(partition)
+            number = number_of(partition)
+            route = self.checked(route, partition, number, False)
+            chosen = <int>number
         elif self.mode == C_CUSTOM:
             chosen = self.asked(route, topic, key, serialized_key, value, serialized_value, &record)
         else:
@@ -162,15 +173,21 @@ cdef class ProducerBase:
             record.timestamp = timestamp_ms
         future.timestamp = record.timestamp
         while True:
-            target = route.topic_.partitions[chosen]
-            if append(self.plane, target, &record, sticky, budget, &future.batch, &future.index) == APPENDED:
-                return future
-            if sticky:
-                chosen = sticky_partition(route.topic_)
-            elif target.vanished:
-                raise failures.partition_out_of_range(route.topic, chosen, route.topic_.partitions.size())
+            # Until append has its lock, the topic may lose partitions whenever the interpreter is let go.
+            if chosen < <int>route.topic_.partitions.size():
+                target = route.topic_.partitions[chosen]
+                if append(self.plane, target, &record, sticky, &budget, &future.batch, &future.index) == APPENDED:
+                    return future
+            elif sticky:
+                move_sticky(route.topic_, chosen)
+            if partition is not None:
+                route = self.checked(route, partition, number, False)
+            elif self.mode == C_CUSTOM:
+                chosen = self.asked(route, topic, key, serialized_key, value, serialized_value, &record)
+            else:
+                chosen = self.chosen(route.topic_, &record, &sticky)
 
-    cdef int chosen(self, Topic* topic, Record* record, bint* sticky) noexcept:
+    cdef int chosen(self, Topic* topic, Record* record, bint* sticky) except -1:
         """The built-in partitioners."""
         cdef int count = <int>topic.partitions.size()
         cdef const unsigned char* nothing = <const unsigned char*>b""
@@ -188,13 +205,8 @@ cdef class ProducerBase:
         sticky[0] = True
         return sticky_partition(topic)
 
-    cdef TopicRoute checked(self, TopicRoute route, partition, bint by_partitioner):
+    cdef TopicRoute checked(self, TopicRoute route, partition, Py_ssize_t number, bint by_partitioner):
         """The route with this partition in it; metadata is refreshed once if it is old enough to be wrong."""
-        cdef Py_ssize_t number
-        try:
-            number = index_of(partition)
-        except OverflowError:
-            number = -1
         if 0 <= number < <Py_ssize_t>route.topic_.partitions.size():
             return route
         if number >= 0 and not by_partitioner:
@@ -218,10 +230,12 @@ cdef class ProducerBase:
         return number
 
     cdef int valid(self, TopicRoute route, result) except -1:
+        cdef Py_ssize_t number
         if not is_index(result):
             raise failures.bad_partitioner_result(route.topic, result, route.topic_.partitions.size())
-        self.checked(route, result, True)
-        return <int>index_of(result)
+        number = number_of(result)
+        self.checked(route, result, number, True)
+        return <int>number
 
 
 cdef bint would_open(Partition* partition, Record* record) noexcept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 from fastprod._pure import layout
@@ -149,19 +148,6 @@ class Batch:
         return bytes(self.body if self.sealed else self.records)
 
 
-def flagged(error: BaseException, maybe_written: bool) -> BaseException:
-    """`error` with `maybe_written` set: on a copy, since others may share the original."""
-    if not maybe_written or getattr(error, "maybe_written", False):
-        return error
-    try:
-        error = copy.copy(error)
-        error.maybe_written = True  # type: ignore[attr-defined]
-    except Exception:
-        # An exception class of the user's that cannot be copied keeps its meaning at least.
-        pass
-    return error
-
-
 class ParkedBatch:
     """A batch that waits for a verdict, as the control plane sees it; see DESIGN.md."""
 
@@ -227,6 +213,10 @@ class ParkedBatch:
     def body(self) -> bytes:
         """Its body as sealed, maybe compressed; empty once the batch is done."""
         return b"" if self._batch is None else self._batch.body_bytes()
+
+    def look(self) -> Batch | None:
+        """The batch; None when a verdict was carried out before."""
+        return self._batch
 
     def take(self) -> Batch | None:
         """The batch, for whoever carries the verdict out; None when one was carried out before."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastprod import failures
 from fastprod._pure import layout
-from fastprod._pure.batch import Batch, Ordinal, ParkedBatch, flagged
+from fastprod._pure.batch import Batch, Ordinal, ParkedBatch
 from fastprod._pure.counters import PLANE, Counters
 from fastprod._pure.delivery import BatchOutcome, Host
 from fastprod._pure.partition import NO_IDENTITY, Identity, Partition
@@ -188,7 +188,7 @@ class Core:
     def fail_unsent(self, batch: Batch, error: BaseException) -> None:
         """A batch at rest in its queue cannot be made ready to send."""
         self.remove_queued(batch)
-        self.end(batch, flagged(error, batch.unknown))
+        self.end(batch, failures.flagged(error, batch.unknown))
         self.account(batch, batch.unknown)
         self.review(batch.partition)
 
@@ -269,7 +269,7 @@ class Core:
         batch = self.unpark(parked)
         if batch is None:
             return
-        self.end(batch, flagged(error, unknown), record_errors=record_errors)
+        self.end(batch, failures.flagged(error, unknown), record_errors=record_errors)
         self.account(batch, unknown)
         self.review(batch.partition)
 
@@ -315,7 +315,7 @@ class Core:
         partition = batch.partition
         count = self.topics[partition.topic].partition_count
         error = failures.partition_vanished(partition.topic, partition.index, count)
-        self.end(batch, flagged(error, batch.unknown))
+        self.end(batch, failures.flagged(error, batch.unknown))
         self.account(batch, batch.unknown)
 
     # --- Strict order ---------------------------------------------------------------------------
@@ -327,7 +327,7 @@ class Core:
     def _fail_behind(self, batch: Batch, unknown: bool) -> None:
         partition = batch.partition
         error = failures.behind_a_failed_batch(partition.topic, partition.index)
-        self.end(batch, flagged(error, unknown))
+        self.end(batch, failures.flagged(error, unknown))
         partition.broken = True
 
     def _fail_all_behind(self, partition: Partition, ordinal: Ordinal) -> None:

@@ -7,6 +7,7 @@ not a buffer. An outcome passes through two states: `done` (how it ended is know
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import threading
@@ -133,7 +134,6 @@ class BatchOutcome:
 
     def run_callbacks(self) -> None:
         """Run all callbacks in record order, those registered meanwhile too; then wake waiters."""
-        began = time.monotonic()
         while True:
             with self.lock:
                 entries, self.callbacks = self.callbacks, []
@@ -146,18 +146,11 @@ class BatchOutcome:
                 _call_back(entry, self)
         if event is not None:
             event.set()
-        took = time.monotonic() - began
-        if took > layout.SLOW_CALLBACKS:
-            log.warning(
-                "the delivery callbacks of one batch took %.1f s; they delay other callbacks and "
-                "decisions",
-                took,
-            )
 
 
 def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
     """Call a registered function, if it is for this outcome; what it raises goes no further."""
-    error = failure_of(outcome, entry.number)
+    error = entry.future.own_failure(outcome, entry.number)
     if entry.kind == (_ERRBACK if error is None else _CALLBACK):
         return
     try:
@@ -165,11 +158,12 @@ def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
         entry.function(*entry.args, result, **entry.kwargs)
     except BaseException:
         # A callback must not take the producer with it, not even by SystemExit.
-        log.exception("a delivery callback raised; the record's outcome stands")
+        with contextlib.suppress(Exception):  # so may a logging filter of the user's
+            log.exception("a delivery callback raised; the record's outcome stands")
 
 
 def failure_of(outcome: BatchOutcome, index: int) -> BaseException | None:
-    """The error of a record of a finished batch: the same object for everybody who asks."""
+    """The error of a record of a finished batch. Futures hand out copies (`own_failure`)."""
     if outcome.record_errors:
         return outcome.record_errors.get(index, outcome.error)
     return outcome.error
@@ -211,7 +205,15 @@ class FutureRecordMetadata:
     batch, never its bytes.
     """
 
-    __slots__ = ("_header_size", "_index", "_key_size", "_outcome", "_timestamp", "_value_size")
+    __slots__ = (
+        "_error",
+        "_header_size",
+        "_index",
+        "_key_size",
+        "_outcome",
+        "_timestamp",
+        "_value_size",
+    )
 
     def __init__(
         self,
@@ -224,6 +226,7 @@ class FutureRecordMetadata:
     ) -> None:
         self._outcome = outcome
         self._index = index
+        self._error: BaseException | None = None
         self._timestamp = timestamp
         self._key_size = key_size
         self._value_size = value_size
@@ -258,9 +261,18 @@ class FutureRecordMetadata:
 
     @property
     def exception(self) -> BaseException | None:
-        """The error once failed, else None. The records of one batch share it."""
+        """The error once failed, else None; always the same object."""
         outcome, index = self._leaf()
-        return failure_of(outcome, index) if outcome.done else None
+        return self.own_failure(outcome, index) if outcome.done else None
+
+    def own_failure(self, outcome: BatchOutcome, index: int) -> BaseException | None:
+        """This future's copy of the error: one that was raised by many would collect the frames
+        of them all. What it was given by hand is handed out as it is."""
+        if self._error is None:
+            error = failure_of(outcome, index)
+            by_hand = error is None or outcome.topic_partition is None
+            self._error = error if by_hand else failures.own(error)
+        return self._error
 
     def succeeded(self) -> bool:
         """Whether the record was acknowledged."""
@@ -284,7 +296,7 @@ class FutureRecordMetadata:
         outcome, index = self._leaf()
         if not outcome.settled:
             outcome, index = self._await(timeout)
-        error = failure_of(outcome, index)
+        error = self.own_failure(outcome, index)
         if error is not None:
             raise error
         return metadata_of(outcome, index, self)

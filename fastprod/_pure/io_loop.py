@@ -55,8 +55,9 @@ class IoLoop:
         if self._thread is None:
             self._stopping = False
             name = f"{self._core.options.client_id}-io-thread"
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            thread.start()  # raises when there can be no more threads
+            self._thread = thread
 
     def stop(self) -> None:
         thread, self._thread = self._thread, None
@@ -113,6 +114,7 @@ class IoLoop:
         self._carry_out_commands(now)
         urged, core.urged = core.urged, False
         with core.lock:
+            now = time.monotonic()  # waiting for the lock may have taken a while
             self._sort_arrivals()
             due = expire(core, now)
         for outbox in list(self.outboxes.values()):
@@ -291,7 +293,10 @@ class IoLoop:
             for batch, answer in answers:
                 self._settle_batch(outbox, batch, answer)
         if throttle_ms > 0 and request.version >= THROTTLE_BY_CLIENT_FROM:
-            connection.throttle(now + throttle_ms / 1000, throttle_ms / 1000)
+            # Not longer than anything that waits could wait: a broken number must not silence a
+            # broker for weeks.
+            pause_s = min(throttle_ms, self._core.options.delivery_timeout_ms) / 1000
+            connection.throttle(now + pause_s, pause_s)
 
     def _settle_batch(self, outbox: Outbox, batch: Batch, answer: PartitionAnswer) -> None:
         if answer[3] == 0:

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
+import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastprod import failures
 from fastprod._pure import io_loop, layout
 from fastprod._pure.accumulator import TopicRoute
-from fastprod._pure.batch import Batch, ParkedBatch, flagged
+from fastprod._pure.batch import Batch, ParkedBatch
 from fastprod._pure.core import Core
 from fastprod._pure.delivery import BatchOutcome, ControlThread
 from fastprod._pure.io_loop import IoLoop
@@ -24,6 +27,8 @@ from fastprod._pure.record_batch import (
 
 if TYPE_CHECKING:
     from fastprod.config import PlaneOptions
+
+log: Final = logging.getLogger("fastprod")
 
 AbortedBatch = tuple[str, int, int, bytes, int, int, bool]
 
@@ -84,6 +89,8 @@ class DataPlane:
         """Create or update a topic: `topic_id` 16 bytes or None, `leaders[partition]` a node id or
         -1."""
         core = self.core
+        if not leaders:
+            raise ValueError(f"topic {topic!r} must have a partition")
         with core.lock:
             route = core.topics.get(topic)
             if route is None:
@@ -164,9 +171,18 @@ class DataPlane:
         if not core.due:
             return 0
         outcome, charge = core.due.popleft()
+        began = time.monotonic()
         outcome.run_callbacks()
         core.pool.settle(charge)
         core.settle(outcome)
+        took = time.monotonic() - began
+        if took > layout.SLOW_CALLBACKS:
+            with contextlib.suppress(Exception):  # a logging filter of the user's may raise
+                log.warning(
+                    "the delivery callbacks of one batch took %.1f s; they delay other callbacks "
+                    "and decisions",
+                    took,
+                )
         return len(core.due)
 
     def retry(
@@ -196,13 +212,16 @@ class DataPlane:
     def split(self, parked: ParkedBatch, groups: Sequence[Sequence[DecodedRecord]]) -> None:
         """Replace it by one batch a group of decoded records, in order, in its old place."""
         with self.core.lock:
-            parent = self.core.unpark(parked)
+            parent = parked.look()
             if parent is None:
                 return
+            # First what may raise: the batch can then still be decided upon otherwise.
+            children = [] if parent.ended else _children(self.core, parent, groups)
+            self.core.unpark(parked)
             if parent.ended:
                 self.core.account(parent, unknown=False)
             else:
-                self.core.replace(parent, _children(self.core, parent, groups))
+                self.core.replace(parent, children)
             self.core.review(parent.partition)
 
     def fail_queued(self, error: BaseException) -> None:
@@ -232,7 +251,7 @@ class DataPlane:
                 place = partition.topic_partition
                 times = (batch.base_timestamp, batch.count, maybe_written)
                 left.append((*place, batch.codec, batch.body_bytes(), *times))
-                core.end(batch, flagged(error, maybe_written))
+                core.end(batch, failures.flagged(error, maybe_written))
         return left
 
     # --- Waiting --------------------------------------------------------------------------------
@@ -241,7 +260,7 @@ class DataPlane:
         """Let every batch that exists leave, and wait up to `timeout_s` (None: without bound) until
         each is done and its callbacks have run. False: not in time."""
         core = self.core
-        if core.host.on_control_thread():
+        if core.host.on_control_thread() or threading.get_ident() == core.io_thread:
             raise failures.flush_in_callback()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         core.flush_until = max(core.flush_until, time.monotonic())
@@ -314,6 +333,9 @@ class DataPlane:
 
 def _children(core: Core, parent: Batch, groups: Sequence[Sequence[DecodedRecord]]) -> list[Batch]:
     """One batch a group, numbered on from the parent's base, in the parent's place."""
+    counts = list(map(len, groups))
+    if not all(counts) or sum(counts) != parent.count:
+        raise ValueError(f"a batch of {parent.count} records cannot be split into {counts}")
     children = []
     sequences = itertools.accumulate(map(len, groups), initial=parent.base_sequence)
     for number, (group, sequence) in enumerate(zip(groups, sequences, strict=False)):

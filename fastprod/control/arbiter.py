@@ -130,7 +130,8 @@ class Arbiter:
         if now - self._announced.get(what, float("-inf")) < _SAME_FAILURE_S:
             self._journal.debug("%s", error)
             return
-        self._journal.warning("%s", error)
+        # Its text: a log record that somebody keeps must not keep what the error will hold once it was raised.
+        self._journal.warning("%s", str(error))
         self._announced.pop(what, None)
         self._announced[what] = now
         while len(self._announced) > _MOST_ANNOUNCED:

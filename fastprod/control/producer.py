@@ -173,7 +173,7 @@ class Engine:
         if self.plane.incomplete() > 0 and (
             inside or timeout_s == 0 or not self.plane.flush(timeout_s)
         ):
-            self._abort()
+            self._stop_plane()
         self._closed = True
         atexit.unregister(self._at_exit)
         self._thread.stop()
@@ -275,13 +275,12 @@ class Engine:
     # Smaller things
 
     def _stop_plane(self) -> None:
-        """End the I/O thread. Whoever comes second waits until it has ended."""
-        with self._thread.deciding:
-            self.plane.stop()
+        """End the I/O thread, and give up what is not delivered. The I/O thread ends first: what it
+        has in flight must be known as written or not before it is handed back. Whoever comes second
+        waits until it has ended.
 
-    def _abort(self) -> None:
-        """Give up what is not delivered. The I/O thread ends first: what it has in flight must be
-        known as written or not before it is handed back."""
+        When everything is done, too: a batch that expired in flight still waits for its answer.
+        """
         with self._thread.deciding:
             self.plane.stop()
             error = failures.closed_forcefully()

@@ -95,6 +95,11 @@ class Produced:
         """Whether the producer has closed the connection."""
         return self._connection not in self.broker.connections
 
+    @property
+    def behind_another(self) -> bool:
+        """Whether an earlier request of its connection has no answer yet."""
+        return self.acks != 0 and self._connection.unanswered[0] != self._correlation_id
+
     def accept(self) -> None:
         """Write every batch to the broker's log and say so."""
         self.answer(lambda batch: Refusal(0, self.broker.append(batch)))

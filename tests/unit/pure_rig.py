@@ -1,4 +1,4 @@
-"""A producer on the pure data plane with a control plane and a broker double, for tests."""
+"""A producer on a data plane (the pure one if not said) with a control plane and a broker double, for tests."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ class Broker:
         self.script: Script = lambda sent: Answer()
         self.throttle_ms = 0
         self.garbage: bytes | None = None
+        self.damage: Callable[[bytes], bytes] = lambda reply: reply
         self.sent: list[Sent] = []
         self.requests = 0
         self._good: list[Sent] = []
@@ -127,7 +128,7 @@ class Broker:
                 reply += answer.append_time.to_bytes(8, "big", signed=True)
                 reply += (0).to_bytes(8, "big")
         reply += self.throttle_ms.to_bytes(4, "big")
-        return len(reply).to_bytes(4, "big") + reply
+        return self.damage(len(reply).to_bytes(4, "big") + reply)
 
     def _batch(self, number: int, topic: str, partition: int, raw: bytes) -> Answer:
         batch = DefaultRecordBatch(raw)
@@ -222,6 +223,7 @@ class Rig:
             "codec": 0,
             "compress": None,
         }
+        twin = options.pop("twin", _pure)
         mode = options.pop("mode", _pure.PARTITION_DEFAULT)
         partitioner = options.pop("partitioner", None)
         leaders = options.pop("leaders", [1])
@@ -230,9 +232,9 @@ class Rig:
         self._here, there = socket.socketpair()
         there.setblocking(False)
         self._there = there
-        self.plane = _pure.DataPlane(PlaneOptions(**(defaults | options)), there.fileno())
+        self.plane = twin.DataPlane(PlaneOptions(**(defaults | options)), there.fileno())
         self.control = Control(self.plane, self._here, broker)
-        self.producer = _pure.ProducerBase()
+        self.producer = twin.ProducerBase()
         self.producer._bind(self.plane, self.control, None, None, mode, partitioner, None)
         self.plane.set_identity(*identity)
         self.plane.set_topic(TOPIC, None, leaders)

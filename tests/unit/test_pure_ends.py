@@ -37,7 +37,7 @@ class TestEnds:
             with pytest.raises(errors.KafkaTimeoutError, match="Expiring 2 record") as caught:
                 future.get(5)
             assert caught.value.maybe_written is False
-        assert futures[0].exception is futures[1].exception
+        assert futures[0].exception is futures[0].exception is not futures[1].exception
         assert made.plane.counters()["memory_used"] == 0
 
     def test_expired_in_flight(self, rig: Callable[..., Rig], broker: Broker) -> None:
