@@ -220,7 +220,7 @@ cdef class RecordBatchBuilder:
         return PyBytes_FromStringAndSize(<char*>header, BATCH_HEADER) + body
 
 
-cdef object _taken_field(const unsigned char** at, const unsigned char* end, bint text):
+cdef bytes _taken_field(const unsigned char** at, const unsigned char* end):
     cdef uint64_t raw = 0
     cdef int64_t size
     cdef const unsigned char* start = take_uvarint(at[0], end, 32, &raw)
@@ -231,8 +231,6 @@ cdef object _taken_field(const unsigned char** at, const unsigned char* end, bin
         at[0] = start
         return None
     at[0] = start + size
-    if text:
-        return PyUnicode_DecodeUTF8(<const char*>start, size, NULL)
     return PyBytes_FromStringAndSize(<const char*>start, size)
 
 
@@ -249,17 +247,18 @@ cdef tuple _taken_record(const unsigned char* at, const unsigned char* end, int6
     at = take_uvarint(at, end, 32, &raw)
     if at == NULL or unzigzag(raw) != index:
         raise ValueError(f"record {index} has another offset delta")
-    key = _taken_field(&at, end, False)
-    value = _taken_field(&at, end, False)
+    key = _taken_field(&at, end)
+    value = _taken_field(&at, end)
     at = take_uvarint(at, end, 32, &raw)
     count = unzigzag(raw)
     if at == NULL or count < 0 or count > end - at:
         raise ValueError(f"record {index} has a broken header count")
     for _ in range(count):
-        name = _taken_field(&at, end, True)
+        name = _taken_field(&at, end)
         if name is None:
             raise ValueError(f"record {index} has a header without a name")
-        headers.append((name, _taken_field(&at, end, False)))
+        content = _taken_field(&at, end)
+        headers.append((name.decode(), content))
     if at != end:
         raise ValueError(f"record {index} has {end - at} bytes too many")
     return timestamp, key, value, headers
