@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         not supported, 130 when it was interrupted before it had started.
     """
     from fastprod.testing import BrokerError, KafkaBroker
-    from fastprod.testing.broker import DEFAULT_VERSION
+    from fastprod.testing._release import DEFAULT_VERSION
 
     restore = _terminate_as_interrupt()
     started = False

@@ -102,7 +102,7 @@ def test_an_interrupt_before_it_is_ready_leaves_nothing(started: subprocess.Pope
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [["--nodes", "2"], ["--version", "2.8.1"], ["--port", "99999"]])
+@pytest.mark.parametrize("options", [["--nodes", "10"], ["--version", "2.7.2"], ["--port", "99999"]])
 def test_what_is_not_supported_is_refused(
     options: list[str], capsys: pytest.CaptureFixture[str], temporary: Path
 ) -> None:
