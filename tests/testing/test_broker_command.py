@@ -70,6 +70,24 @@ def test_it_prints_its_address_alone_and_leaves_nothing(
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize(("options", "count"), [(("--nodes", "3"), 3), (("--version", "2.8.2"), 1)])
+def test_other_numbers_of_nodes_and_other_releases(temporary: Path, options: tuple[str, ...], count: int) -> None:
+    process = run_command(temporary, *options)
+    try:
+        assert process.stdout is not None
+        addresses = process.stdout.readline().rstrip("\n")
+        metadata = AdminClient({"bootstrap.servers": addresses}).list_topics(timeout=PATIENCE_S)
+        assert ",".join(f"{one.host}:{one.port}" for one in metadata.brokers.values()) == addresses
+        assert len(metadata.brokers) == count
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert list(temporary.iterdir()) == []
+
+
 def test_it_says_when_the_broker_ended_by_itself(started: subprocess.Popen[str], temporary: Path) -> None:
     assert started.stdout is not None
     started.stdout.readline()
