@@ -8,7 +8,7 @@ import logging
 import selectors
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fastprod.testing._faults import Conditions, Direction, PlannedFault
 from fastprod.testing._frames import REQUEST_HEAD, RESPONSE_HEAD, Heads, Pending, Request, Whole, framed
@@ -46,10 +46,11 @@ class Link:
         self._planned = planned
         self._heads = {self.up: Heads(REQUEST_HEAD), self.down: Heads(RESPONSE_HEAD)}
         self._api_keys: Pending[int] = Pending()
-        self.tap = tap
+        self._tap = tap
         self._frames = {self.up: Whole(), self.down: Whole()}
         self._requests: Pending[Request] = Pending()
         self._connecting = True
+        self._told = False
         for sock in (client, self.server):
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -104,6 +105,16 @@ class Link:
         """Return when to flush again without any event, monotonic s."""
         return min((pipe.due for pipe in self.pipes if pipe.due is not None), default=None)
 
+    def tell_opened(self) -> bool:
+        """Tell the tap that it is there; False if that does not want it."""
+        return self._tap is None or _tell(self._tap.opened, self.number)
+
+    def tell_closed(self) -> None:
+        """Tell the tap, once, that nothing more comes from the client."""
+        if self._tap is not None and not self._told:
+            self._told = True
+            _tell(self._tap.closed, self.number)
+
     def reset(self) -> None:
         """Reset both connections, so that nobody takes it for an orderly end; what is queued is lost."""
         for sock in (self.client, self.server):
@@ -123,8 +134,8 @@ class Link:
             self.down.cut()
 
     def _take(self, pipe: Pipe, data: bytes, now: float) -> None:
-        if self.tap is not None:
-            data = self._tapped(self.tap, pipe, data)
+        if self._tap is not None:
+            data = self._tapped(self._tap, pipe, data)
         if not data or pipe.ended:
             pipe.put(data, now)
             return
@@ -175,3 +186,15 @@ class Link:
             _LOGGER.exception("a tap failed; the connection is reset")
             pipe.cut()
         return b"".join(passing)
+
+
+def _tell(what: Callable[[int], None], connection: int) -> bool:
+    """Tell a tap of a connection; False if it raises."""
+    try:
+        what(connection)
+    except ConnectionError:
+        return False
+    except Exception:
+        _LOGGER.exception("a tap failed; the connection is reset")
+        return False
+    return True

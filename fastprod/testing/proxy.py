@@ -8,7 +8,6 @@ at a byte of one.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import selectors
 import socket
@@ -25,7 +24,6 @@ from fastprod.testing._link import Link
 from fastprod.testing._ports import HOST, free_port
 from fastprod.testing.tap import Tap
 
-_LOGGER = logging.getLogger("fastprod.testing")
 _BACKLOG = 128
 _ALL: weakref.WeakSet[FaultProxy] = weakref.WeakSet()
 
@@ -316,7 +314,7 @@ class FaultProxy:
         )
         self._opened += 1
         self._links[link] = None
-        if link.tap is not None and not _tell(link.tap.opened, link.number):
+        if not link.tell_opened():
             self._drop(link)
         return [link]
 
@@ -324,6 +322,8 @@ class FaultProxy:
         if not link.flush(now):
             self._drop(link, reset=any(pipe.aborted for pipe in link.pipes))
             return
+        if not link.open:
+            link.tell_closed()
         for sock in (link.client, link.server):
             wanted = link.interest(sock)
             known = self._selector.get_map().get(sock)
@@ -342,8 +342,7 @@ class FaultProxy:
             fault.forget(link)
         (link.reset if reset else link.close)()
         del self._links[link]
-        if link.tap is not None:
-            _tell(link.tap.closed, link.number)
+        link.tell_closed()
 
     def _end(self) -> None:
         for link in list(self._links):
@@ -377,18 +376,6 @@ def _forget_all_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all_in_child)
-
-
-def _tell(what: Callable[[int], None], connection: int) -> bool:
-    """Tell a tap of a connection; False if it does not want it."""
-    try:
-        what(connection)
-    except ConnectionError:
-        return False
-    except Exception:
-        _LOGGER.exception("a tap failed; the connection is reset")
-        return False
-    return True
 
 
 def _not_negative(name: str, value: float) -> float:

@@ -18,7 +18,7 @@ class Tap:
         """A client has connected; connections are counted from 0."""
 
     def closed(self, connection: int) -> None:
-        """That connection is over."""
+        """Nothing more comes from that client: it has closed the connection, or it was reset."""
 
     def request(self, request: Request) -> bytes | None:
         """Return the payload to pass on in place of `request.payload`, None for nothing at all."""
