@@ -88,20 +88,27 @@ class Cluster:
         atexit.unregister(self.close)
         return True
 
+    def check_version(self, version: str) -> None:
+        """Raise ValueError for a release that cannot read the nodes' data: with a ZooKeeper it is another format."""
+        if uses_zookeeper(version) or uses_zookeeper(self._plan.version):
+            raise ValueError(f"version={version!r}: supported from {self._plan.version!r} are releases with KRaft")
+
     def start(self, node: Node, version: str | None) -> None:
-        """Start a node that is down, with the jars of `version` if that is given.
+        """Start a node that is down, with the jars of `version` if that is given, and from then on if it starts.
 
         Raises:
-            ValueError: data written with a ZooKeeper cannot be read without, and the other way round.
             BrokerError: it is running, or did not start.
         """
         if node.running:
             raise BrokerError(f"{node.name} is running already")
+        before = node.installation
         if version is not None:
-            if uses_zookeeper(version) or uses_zookeeper(self._plan.version):
-                raise ValueError(f"version={version!r}: supported from {self._plan.version!r} are releases with KRaft")
             node.installation = installation(version, self._progress)
-        node.start(self._plan.start_timeout)
+        try:
+            node.start(self._plan.start_timeout)
+        except BaseException:
+            node.installation = before
+            raise
         if len(self.nodes) == 1:
             Topics(self.nodes).wait_for_data(node.data)
 

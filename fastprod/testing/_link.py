@@ -8,6 +8,7 @@ import logging
 import selectors
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from fastprod.testing._faults import Conditions, Direction, PlannedFault
@@ -26,6 +27,7 @@ class Link:
         number: counts the proxy's connections from 0.
         family, target: where to connect to.
         planned: the proxy's planned faults; the list itself, as it changes.
+        counts: the proxy's numbers of requests by API key, which the connection's are added to.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Link:
         target: tuple[str, int],
         conditions: Mapping[Direction, Conditions],
         planned: list[PlannedFault],
+        counts: Counter[int],
         tap: Tap | None,
     ) -> None:
         self.number = number
@@ -44,6 +47,7 @@ class Link:
         self.up = Pipe(Direction.REQUESTS, client, self.server, conditions[Direction.REQUESTS])
         self.down = Pipe(Direction.RESPONSES, self.server, client, conditions[Direction.RESPONSES])
         self._planned = planned
+        self._counts = counts
         self._heads = {self.up: Heads(REQUEST_HEAD), self.down: Heads(RESPONSE_HEAD)}
         self._api_keys: Pending[int] = Pending()
         self._tap = tap
@@ -156,6 +160,7 @@ class Link:
             if pipe is self.up:
                 api_key = int.from_bytes(head[4:6], "big")
                 self._api_keys.add(int.from_bytes(head[8:12], "big"), api_key)
+                self._counts[api_key] += 1
                 begun.append((at, api_key))
             else:
                 begun.append((at, self._api_keys.take(int.from_bytes(head[4:8], "big"))))

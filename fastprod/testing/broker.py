@@ -165,7 +165,7 @@ class KafkaBroker:
             BrokerError: it is running, or did not start.
         """
         if version is not None:
-            check_version(version)
+            self._check_version(version)
         self._running().start(self._node(node), version)
 
     def upgrade(self, node: int, version: str) -> None:
@@ -177,7 +177,7 @@ class KafkaBroker:
         Raises:
             ValueError, BrokerError: as `stop` and `start`.
         """
-        check_version(version)
+        self._check_version(version)
         self.stop(node)
         self.start(node, version=version)
 
@@ -292,6 +292,10 @@ class KafkaBroker:
         if self._cluster is None:
             raise BrokerError("this KafkaBroker is not running: use it in a `with` statement")
         return self._cluster
+
+    def _check_version(self, version: str) -> None:
+        check_version(version)
+        self._running().check_version(version)
 
     def _node(self, node: int) -> Node:
         nodes = self._running().nodes

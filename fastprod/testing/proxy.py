@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -55,6 +56,7 @@ class FaultProxy:
         self._planned: list[PlannedFault] = []
         self._links: dict[Link, None] = {}
         self._opened = 0
+        self._counts: Counter[int] = Counter()
         self._selector = selectors.DefaultSelector()
         self._listener: socket.socket | None = None
         self._calls: list[Callable[[], None]] = []
@@ -105,6 +107,10 @@ class FaultProxy:
     def opened(self) -> int:
         """How many connections were accepted so far."""
         return self._opened
+
+    def requests(self, api_key: int) -> int:
+        """Return how many requests of that kind (0: Produce) came so far, on all connections."""
+        return self._counts[api_key]
 
     def cut(self) -> int:
         """Reset every connection now; return how many there were. New ones are accepted."""
@@ -310,7 +316,14 @@ class FaultProxy:
         except OSError:
             return []
         link = Link(
-            self._opened, client, self._family, self._target, self._conditions, self._planned, self.tap
+            self._opened,
+            client,
+            self._family,
+            self._target,
+            self._conditions,
+            self._planned,
+            self._counts,
+            self.tap,
         )
         self._opened += 1
         self._links[link] = None

@@ -34,11 +34,11 @@ def read(broker: KafkaBroker, topic: str, count: int) -> list[bytes]:
         consumer.close()
 
 
-def read_compressed(broker: KafkaBroker, topic: str, count: int) -> list[bytes]:
-    """Read with librdkafka, which has every codec, from the beginning of partition 0."""
+def read_compressed(broker: KafkaBroker, topic: str, count: int, partition: int = 0) -> list[bytes]:
+    """Read a partition from its beginning, with librdkafka, which has every codec."""
     settings = {"bootstrap.servers": broker.bootstrap_servers, "group.id": "none", "enable.auto.commit": False}
     consumer = Consumer(settings)
-    consumer.assign([TopicPartition(topic, 0, 0)])
+    consumer.assign([TopicPartition(topic, partition, 0)])
     values: list[bytes] = []
     try:
         while len(values) < count:

@@ -142,12 +142,14 @@ def test_a_tap_sees_whole_requests_and_may_reset_a_connection(
     broker.create_topic("tapped")
     proxy.cut()
     proxy.tap = tap = Recording()
+    before = proxy.requests(PRODUCE)
     tap.drop = True
     with KafkaProducer(bootstrap_servers=broker.bootstrap_servers, client_id="seen") as producer:
         assert producer.send("tapped", b"x" * 100_000, partition=0).get(PATIENCE_S).offset == 0
     assert broker.end_offset("tapped") == 1
     sent = [each for each in tap.requests if each.api_key == PRODUCE]
     assert len(sent) == 2
+    assert proxy.requests(PRODUCE) - before == 2
     assert sent[0].connection != sent[1].connection
     assert len(sent[0].payload) > 100_000
     assert {each.client_id for each in tap.requests} == {"seen"}
