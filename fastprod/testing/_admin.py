@@ -2,7 +2,8 @@
 
 Written out with `struct` although the package has a codec: this code serves the tests that judge that codec, so it must
 not depend on it, and the environment for testing must not need a second Kafka client. Field order is that of the Kafka
-protocol guide; all versions are the newest without tagged fields (KIP-482) that Apache Kafka 4 still answers (KIP-896).
+protocol guide; all versions are the newest without tagged fields (KIP-482) that Apache Kafka 4 still answers (KIP-896),
+but for the one request that never had such a version.
 """
 
 from __future__ import annotations
@@ -16,19 +17,22 @@ from fastprod.testing._errors import BrokerError
 
 Address = tuple[str, int]
 
-_LIST_OFFSETS, _METADATA, _API_VERSIONS, _CREATE_TOPICS, _DELETE_TOPICS = 2, 3, 18, 19, 20
+_LIST_OFFSETS, _METADATA, _API_VERSIONS, _CREATE_TOPICS, _DELETE_TOPICS, _DESCRIBE_QUORUM = 2, 3, 18, 19, 20, 55
 _LATEST = -1
 _CORRELATION_ID = 1
 _MAX_RESPONSE_BYTES = 100 << 20
 UNKNOWN_TOPIC_OR_PARTITION = 3
 _TOPIC_ALREADY_EXISTS = 36
+_METADATA_LOG = b"__cluster_metadata"
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Who keeps a partition: the leader's id (-1: none), the ids of all replicas and of those in sync."""
+    """Who keeps a partition: the leader's id (-1: none), how many leaders it has had, the ids of all replicas and of
+    those in sync."""
 
     leader: int
+    leader_epoch: int
     replicas: frozenset[int]
     in_sync: frozenset[int]
 
@@ -121,7 +125,7 @@ def metadata(address: Address, topics: list[str] | None, timeout: float) -> View
     """Ask for the live brokers and for `topics` (None: all), creating none; OSError if no answer within `timeout` s."""
     wanted = struct.pack(">i", -1) if topics is None else struct.pack(">i", len(topics))
     body = wanted + b"".join(map(_string, topics or ())) + b"\x00"
-    reader = _call(address, _METADATA, 4, body, timeout)
+    reader = _call(address, _METADATA, 7, body, timeout)
     reader.take("i")  # throttle_time_ms
     brokers = {}
     for _ in reader.count():
@@ -138,8 +142,9 @@ def metadata(address: Address, topics: list[str] | None, timeout: float) -> View
         for _ in reader.count():
             partition_error, number, leader = reader.take("h"), reader.take("i"), reader.take("i")
             error = error or partition_error
-            replicas, in_sync = (frozenset(reader.take("i") for _ in reader.count()) for _ in range(2))
-            partitions[number] = Partition(leader, replicas, in_sync)
+            epoch = reader.take("i")
+            replicas, in_sync, _offline = (frozenset(reader.take("i") for _ in reader.count()) for _ in range(3))
+            partitions[number] = Partition(leader, epoch, replicas, in_sync)
         found[name] = Topic(error, partitions)
     return View(cluster_id, brokers, found)
 
@@ -204,3 +209,19 @@ def end_offset(address: Address, topic: str, partition: int, timeout: float) -> 
     reader.take("i")  # partition_index
     error, _timestamp, offset = reader.take("h"), reader.take("q"), int(reader.take("q"))
     return None if error else offset
+
+
+def controller(address: Address, timeout: float) -> int:
+    """Ask who leads the quorum of controllers (DescribeQuorum v0, KIP-595); -1 while nobody does."""
+    topic = b"".join((bytes([1 + len(_METADATA_LOG)]), _METADATA_LOG, b"\x02", bytes(4), b"\x00\x00"))
+    # No tags behind the header, one topic with one partition, no tags behind it all.
+    reader = _call(address, _DESCRIBE_QUORUM, 0, b"\x00\x02" + topic + b"\x00", timeout)
+    reader.take("b")  # tags of the header
+    error = reader.take("h")
+    if error or reader.take("b") != 2:
+        return -1
+    reader.take(f"{reader.take('b') - 1}s")  # topic_name
+    reader.take("b")
+    reader.take("i")  # partition_index
+    error, leader = reader.take("h"), int(reader.take("i"))
+    return -1 if error else leader

@@ -61,9 +61,16 @@ class Topics:
 
         wait_for(served, f"the partitions in {data} to be served")
 
+    def controller(self) -> int:
+        """Return the id of the active controller. BrokerError if there is none, or it is not known yet."""
+        found = _admin.controller(self._someone(), _ANSWER_S)
+        if found < 0:
+            raise BrokerError("there is no active controller")
+        return found
+
     def leader(self, name: str, partition: int) -> int:
         """Return the id of the partition's leader. BrokerError if it has none."""
-        found = self._topic(name).partitions.get(partition)
+        found = self._partition(name, partition)
         if found is None or found.leader < 0:
             raise BrokerError(f"partition {partition} of topic {name!r} has no leader")
         return found.leader
@@ -76,7 +83,7 @@ class Topics:
         leaders: list[int] = []
 
         def moved() -> bool:
-            found = self._topic(name).partitions.get(partition)
+            found = self._partition(name, partition)
             if found is None or found.leader in (-1, other_than) or self._offset(name, partition, found.leader) is None:
                 return False
             leaders.append(found.leader)
@@ -90,7 +97,7 @@ class Topics:
         """Wait until every replica of every partition is in sync. BrokerError after `timeout` s."""
 
         def in_sync() -> bool:
-            topics = _admin.metadata(self._someone(), None, _ANSWER_S).topics.values()
+            topics = [topic for view in self._views(None) for topic in view.topics.values()]
             every = [partition for topic in topics for partition in topic.partitions.values()]
             return all(each.leader >= 0 and each.in_sync == each.replicas for each in every)
 
@@ -98,7 +105,7 @@ class Topics:
 
     def end_offset(self, name: str, partition: int) -> int:
         """Return the partition's end offset. BrokerError if there is no leader that serves it."""
-        found = self._topic(name).partitions.get(partition)
+        found = self._partition(name, partition)
         offset = self._offset(name, partition, found.leader) if found is not None else None
         if offset is None:
             raise BrokerError(f"partition {partition} of topic {name!r} has no leader that serves it")
@@ -111,24 +118,40 @@ class Topics:
             raise BrokerError("no node is running")
         return min(running, key=lambda node: node.paused).address
 
-    def _topic(self, name: str) -> _admin.Topic:
-        return _admin.metadata(self._someone(), [name], _ANSWER_S).topics[name]
+    def _views(self, names: list[str] | None) -> list[_admin.View]:
+        """Return what each node that answers knows: one that was paused a moment ago is behind the others.
+
+        OSError if none does.
+        """
+        views = []
+        failed: OSError | None = None
+        for address in [node.address for node in self._nodes.values() if node.answering] or [self._someone()]:
+            try:
+                views.append(_admin.metadata(address, names, _ANSWER_S))
+            except OSError as error:
+                failed = error
+        if failed is not None and not views:
+            raise failed
+        return views
+
+    def _partition(self, name: str, partition: int) -> _admin.Partition | None:
+        """Return what is known of a partition by whoever knows of the latest leader."""
+        found = [view.topics[name].partitions.get(partition) for view in self._views([name])]
+        return max((each for each in found if each is not None), key=lambda each: each.leader_epoch, default=None)
 
     def _is_gone(self, name: str) -> bool:
         """Say whether the name is free again and none of them knows the topic: each learns of it in its own time."""
-        views = [
-            _admin.metadata(node.address, [name], _ANSWER_S) for node in self._nodes.values() if node.answering
-        ]
-        unknown = all(view.topics[name].error == _admin.UNKNOWN_TOPIC_OR_PARTITION for view in views)
+        unknown = all(view.topics[name].error == _admin.UNKNOWN_TOPIC_OR_PARTITION for view in self._views([name]))
         return unknown and not _admin.topic_exists(self._someone(), name, _ANSWER_S)
 
     def _serves(self, name: str, partitions: int) -> bool:
         """Say whether every leader answers for its partition: it is named in metadata a moment before it does."""
-        topic = self._topic(name)
-        if topic.error or len(topic.partitions) < partitions:
+        topics = [view.topics[name] for view in self._views([name])]
+        if any(topic.error or len(topic.partitions) < partitions for topic in topics):
             return False
         return all(
             self._offset(name, number, partition.leader) is not None
+            for topic in topics
             for number, partition in topic.partitions.items()
         )
 

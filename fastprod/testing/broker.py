@@ -235,6 +235,10 @@ class KafkaBroker:
         that has just gone. BrokerError if there is none."""
         return self._topics().leader(topic, partition)
 
+    def controller(self) -> int:
+        """Return the id of the node that is the active controller. BrokerError if there is none for the moment."""
+        return 1 if self._plan.nodes == 1 else self._topics().controller()
+
     def wait_for_leader(
         self, topic: str, partition: int = 0, *, other_than: int | None = None, timeout: float = WAIT_S
     ) -> int:

@@ -79,6 +79,8 @@ def test_other_numbers_of_nodes_and_other_releases(temporary: Path, options: tup
         metadata = AdminClient({"bootstrap.servers": addresses}).list_topics(timeout=PATIENCE_S)
         assert ",".join(f"{one.host}:{one.port}" for one in metadata.brokers.values()) == addresses
         assert len(metadata.brokers) == count
+        # A ZooKeeper is one more.
+        assert len(processes_in(temporary)) == (count if count > 1 else 2)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE_S)
     finally:
@@ -86,6 +88,13 @@ def test_other_numbers_of_nodes_and_other_releases(temporary: Path, options: tup
         process.communicate()
     assert process.returncode == 0
     assert list(temporary.iterdir()) == []
+    assert processes_in(temporary) == []
+
+
+def processes_in(directory: Path) -> list[int]:
+    """Every JVM has its temporary directory on its command line."""
+    option = f"-Djava.io.tmpdir={directory}"
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if has(path, option)]
 
 
 def test_it_says_when_the_broker_ended_by_itself(started: subprocess.Popen[str], temporary: Path) -> None:

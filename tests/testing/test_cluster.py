@@ -12,6 +12,7 @@ from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient, ConfigResource
 from judges import PATIENCE_S, produce, read
 
+from fastprod import KafkaProducer
 from fastprod.testing import BrokerError, KafkaBroker
 
 
@@ -118,6 +119,33 @@ def test_the_others_lead_when_a_node_is_gone(whole: KafkaBroker, how: str) -> No
     whole.wait_until_in_sync()
     assert read(whole, name, 2) == [b"before", b"during"]
     assert whole.read_log(name, node=gone) == whole.read_log(name, node=leader)
+
+
+@pytest.mark.parametrize("how", ["kill", "pause"])
+def test_another_controller_makes_another_leader(whole: KafkaBroker, how: str) -> None:
+    name = f"led-by-controller-{how}"
+    whole.create_topic(name, 3)
+    controller = whole.controller()
+    (partition,) = [each for each in range(3) if whole.leader_of(name, each) == controller]
+    getattr(whole, how)(controller)
+    leader = whole.wait_for_leader(name, partition, other_than=controller, timeout=PATIENCE_S)
+    assert leader != controller
+    assert whole.controller() != controller
+    produce_to(whole, name, partition)
+    if how == "kill":
+        whole.start(controller)
+    else:
+        whole.resume(controller)
+    # It may not know yet, but somebody does.
+    assert whole.leader_of(name, partition) == leader
+    whole.wait_until_in_sync()
+    assert len({whole.read_log(name, partition, node=node) for node in whole.nodes}) == 1
+    assert b"taken" in whole.read_log(name, partition)
+
+
+def produce_to(cluster: KafkaBroker, topic: str, partition: int) -> None:
+    with KafkaProducer(bootstrap_servers=cluster.bootstrap_servers) as producer:
+        producer.send(topic, b"taken", partition=partition).get(PATIENCE_S)
 
 
 def test_one_node_alone_takes_nothing_that_two_must_have(whole: KafkaBroker) -> None:
