@@ -8,12 +8,10 @@ at a byte of one.
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import socket
 import threading
 import time
-import weakref
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
@@ -21,15 +19,15 @@ from typing import Self
 
 from fastprod.testing._errors import BrokerError
 from fastprod.testing._faults import Conditions, Direction, PlannedFault, Way, directions
+from fastprod.testing._forks import Forgotten
 from fastprod.testing._link import Link
 from fastprod.testing._ports import HOST, free_port
 from fastprod.testing.tap import Tap
 
 _BACKLOG = 128
-_ALL: weakref.WeakSet[FaultProxy] = weakref.WeakSet()
 
 
-class FaultProxy:
+class FaultProxy(Forgotten):
     """A proxy on 127.0.0.1 in front of `target`, from its construction to `close`; also a context manager.
 
     Every method returns when its effect is there: after `cut`, say, no connection is left. They may be called from any
@@ -62,13 +60,13 @@ class FaultProxy:
         self._calls: list[Callable[[], None]] = []
         self._calls_lock = threading.Lock()
         self._closed = False
+        self._listen()
         self._bell, self._knob = socket.socketpair()
         self._bell.setblocking(False)
-        self._listen()
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, daemon=True, name="fastprod-fault-proxy")
+        super().__init__()
         self._thread.start()
-        _ALL.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -286,7 +284,10 @@ class FaultProxy:
         now = time.monotonic()
         due = min((at for link in self._links if (at := link.due()) is not None), default=None)
         ready = self._selector.select(None if due is None else max(0.0, due - now))
-        now = time.monotonic()
+        with self.working:
+            self._work(ready, time.monotonic())
+
+    def _work(self, ready: list[tuple[selectors.SelectorKey, int]], now: float) -> None:
         touched = {link for link in self._links if (at := link.due()) is not None and at <= now}
         for key, events in ready:
             if key.fileobj is self._bell:
@@ -375,20 +376,11 @@ class FaultProxy:
         for link in self._links:
             link.close()
 
-    def _forget_in_child(self) -> None:
-        """Close a forked child's copies: while it holds them, nothing the parent closes is closed for the others."""
+    def forget(self) -> None:
+        """Of use to a fork only: the proxy is closed in the child, and goes on in the parent."""
         self._closed = True
         self._calls_lock = threading.Lock()
         self._close_descriptors()
-
-
-def _forget_all_in_child() -> None:
-    for proxy in list(_ALL):
-        proxy._forget_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all_in_child)
 
 
 def _not_negative(name: str, value: float) -> float:
