@@ -22,26 +22,41 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "broker",
         help="start a throwaway local Apache Kafka",
-        description="Start an Apache Kafka on 127.0.0.1 and print its bootstrap address. Ctrl-C ends it and removes "
+        description="Start an Apache Kafka on 127.0.0.1 and print its bootstrap servers. Ctrl-C ends it and removes "
         "its data. Needs no Docker, and no Java or Maven on the machine; the first start downloads Kafka (once).",
     )
-    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="number of brokers (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=0, metavar="P", help="port of the broker (default: any free one)")
     parser.add_argument(
-        "--version", default=None, metavar="V", help="Apache Kafka version (default: the one tested with)"
+        "--nodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of brokers; from 3 on, topics have three replicas (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=0,
+        metavar="P",
+        help="port of the broker; further brokers have the next ones (default: any free ones)",
+    )
+    parser.add_argument(
+        "--version",
+        default=None,
+        metavar="V",
+        help="Apache Kafka version: 4.x.y, 3.9.x, or 2.8.x as a single broker (default: the one tested with)",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run a broker until Ctrl-C or SIGTERM; the address goes to standard output, everything else to standard error.
+    """Run a broker until Ctrl-C or SIGTERM; the addresses go to standard output, everything else to standard error.
 
     Returns:
         0 when it was ended after it had started, 1 when it did not start or ended by itself, 2 for an option that is
         not supported, 130 when it was interrupted before it had started.
     """
     from fastprod.testing import BrokerError, KafkaBroker
-    from fastprod.testing.broker import DEFAULT_VERSION
+    from fastprod.testing._release import DEFAULT_VERSION
 
     restore = _terminate_as_interrupt()
     started = False
@@ -50,9 +65,11 @@ def run(args: argparse.Namespace) -> int:
             print(broker.bootstrap_servers, flush=True)
             started = True
             _say("Apache Kafka is ready; Ctrl-C ends it and removes its data")
-            while broker.is_running():
+            while all(map(broker.is_running, broker.nodes)):
                 time.sleep(_LOOK_S)
-            _say(f"Apache Kafka ended by itself; the end of its log:\n{broker.broker_log()}")
+            ended = next(node for node in broker.nodes if not broker.is_running(node))
+            which = f" (node {ended})" if len(broker.nodes) > 1 else ""
+            _say(f"Apache Kafka{which} ended by itself; the end of its log:\n{broker.broker_log(ended)}")
         return 1
     except KeyboardInterrupt:
         return 0 if started else _INTERRUPTED

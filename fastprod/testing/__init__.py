@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastprod.testing._errors import BrokerError, MissingExtraError
+    from fastprod.testing._faults import PlannedFault
+    from fastprod.testing._frames import Request
     from fastprod.testing.broker import KafkaBroker
+    from fastprod.testing.proxy import FaultProxy
+    from fastprod.testing.tap import Tap
 
-__all__ = ["BrokerError", "KafkaBroker", "MissingExtraError"]
+__all__ = ["BrokerError", "FaultProxy", "KafkaBroker", "MissingExtraError", "PlannedFault", "Request", "Tap"]
 
 _HOME = {
     "BrokerError": "_errors",
+    "FaultProxy": "proxy",
     "KafkaBroker": "broker",
     "MissingExtraError": "_errors",
+    "PlannedFault": "_faults",
+    "Request": "_frames",
+    "Tap": "tap",
 }
 
 

@@ -2,7 +2,8 @@
 
 Written out with `struct` although the package has a codec: this code serves the tests that judge that codec, so it must
 not depend on it, and the environment for testing must not need a second Kafka client. Field order is that of the Kafka
-protocol guide; all versions are the newest without tagged fields (KIP-482) that Apache Kafka 4 still answers (KIP-896).
+protocol guide; all versions are the newest without tagged fields (KIP-482) that Apache Kafka 4 still answers (KIP-896),
+but for the one request that never had such a version.
 """
 
 from __future__ import annotations
@@ -16,20 +17,41 @@ from fastprod.testing._errors import BrokerError
 
 Address = tuple[str, int]
 
-_LIST_OFFSETS, _METADATA, _API_VERSIONS, _CREATE_TOPICS, _DELETE_TOPICS = 2, 3, 18, 19, 20
+_LIST_OFFSETS, _METADATA, _API_VERSIONS, _CREATE_TOPICS, _DELETE_TOPICS, _DESCRIBE_QUORUM = 2, 3, 18, 19, 20, 55
 _LATEST = -1
 _CORRELATION_ID = 1
 _MAX_RESPONSE_BYTES = 100 << 20
 UNKNOWN_TOPIC_OR_PARTITION = 3
+_TOPIC_ALREADY_EXISTS = 36
+_METADATA_LOG = b"__cluster_metadata"
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """One broker's view: cluster, ids and addresses of live brokers, topic -> (error code, partition -> leader id)."""
+class Partition:
+    """Who keeps a partition: the leader's id (-1: none), how many leaders it has had, the ids of all replicas and of
+    those in sync."""
+
+    leader: int
+    leader_epoch: int
+    replicas: frozenset[int]
+    in_sync: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as one broker sees it; `error` is its error code or that of one of its partitions."""
+
+    error: int
+    partitions: dict[int, Partition]
+
+
+@dataclass(frozen=True)
+class View:
+    """What one broker knows of the cluster: ids and addresses of live brokers, and the topics asked for."""
 
     cluster_id: str
     brokers: dict[int, Address]
-    topics: dict[str, tuple[int, dict[int, int]]]
+    topics: dict[str, Topic]
 
 
 class _Reader:
@@ -85,8 +107,8 @@ def _call(address: Address, api_key: int, version: int, body: bytes, timeout: fl
     return reader
 
 
-def serves_as(address: Address, cluster_id: str, node_id: int, timeout: float) -> bool:
-    """Say whether that node of that cluster answers at `address` and counts itself among the live brokers.
+def serves_as(address: Address, cluster_id: str, node_ids: set[int], timeout: float) -> bool:
+    """Say whether a node of that cluster answers at `address` and counts those ids among the live brokers.
 
     The cluster id matters: until our broker fails to bind it, a port that was taken from us answers very well.
     """
@@ -94,15 +116,16 @@ def serves_as(address: Address, cluster_id: str, node_id: int, timeout: float) -
         if _call(address, _API_VERSIONS, 0, b"", timeout).take("h"):
             return False
         seen = metadata(address, [], timeout)
-        return seen.cluster_id == cluster_id and node_id in seen.brokers
+        return seen.cluster_id == cluster_id and node_ids <= seen.brokers.keys()
     except (OSError, struct.error):
         return False
 
 
-def metadata(address: Address, topics: list[str], timeout: float) -> Cluster:
-    """Ask for the live brokers and for `topics`, creating none; OSError if no answer comes within `timeout` s."""
-    body = struct.pack(">i", len(topics)) + b"".join(map(_string, topics)) + b"\x00"
-    reader = _call(address, _METADATA, 4, body, timeout)
+def metadata(address: Address, topics: list[str] | None, timeout: float) -> View:
+    """Ask for the live brokers and for `topics` (None: all), creating none; OSError if no answer within `timeout` s."""
+    wanted = struct.pack(">i", -1) if topics is None else struct.pack(">i", len(topics))
+    body = wanted + b"".join(map(_string, topics or ())) + b"\x00"
+    reader = _call(address, _METADATA, 7, body, timeout)
     reader.take("i")  # throttle_time_ms
     brokers = {}
     for _ in reader.count():
@@ -111,36 +134,56 @@ def metadata(address: Address, topics: list[str], timeout: float) -> Cluster:
         reader.string()  # rack
     cluster_id = reader.string()
     reader.take("i")  # controller_id
-    found: dict[str, tuple[int, dict[int, int]]] = {}
+    found = {}
     for _ in reader.count():
         error, name = reader.take("h"), reader.string()
         reader.take("?")  # is_internal
-        leaders: dict[int, int] = {}
+        partitions = {}
         for _ in reader.count():
-            partition_error, partition = reader.take("h"), reader.take("i")
-            leaders[partition] = reader.take("i")
+            partition_error, number, leader = reader.take("h"), reader.take("i"), reader.take("i")
             error = error or partition_error
-            for _ in range(2):  # replica_nodes, isr_nodes
-                for _ in reader.count():
-                    reader.take("i")
-        found[name] = (error, leaders)
-    return Cluster(cluster_id, brokers, found)
+            epoch = reader.take("i")
+            replicas, in_sync, _offline = (frozenset(reader.take("i") for _ in reader.count()) for _ in range(3))
+            partitions[number] = Partition(leader, epoch, replicas, in_sync)
+        found[name] = Topic(error, partitions)
+    return View(cluster_id, brokers, found)
 
 
 def create_topic(
     address: Address, name: str, partitions: int, replication: int, config: dict[str, str], timeout: float
 ) -> None:
     """Create a topic; `replication` -1: the broker's default. BrokerError if it is refused, OSError without answer."""
+    error, message = _create_topic(address, name, partitions, replication, config, timeout, False)
+    if error:
+        raise BrokerError(f"topic {name!r} was not created: {message or 'no message'} (error code {error})")
+
+
+def topic_exists(address: Address, name: str, timeout: float) -> bool:
+    """Say whether a topic of that name would be refused because there is one. OSError without answer.
+
+    With a ZooKeeper that is so for a moment after metadata have ceased to name a deleted topic.
+    """
+    return _create_topic(address, name, 1, -1, {}, timeout, True)[0] == _TOPIC_ALREADY_EXISTS
+
+
+def _create_topic(
+    address: Address,
+    name: str,
+    partitions: int,
+    replication: int,
+    config: dict[str, str],
+    timeout: float,
+    validate_only: bool,
+) -> tuple[int, str]:
+    """Return the error code and the message."""
     body = struct.pack(">i", 1) + _string(name) + struct.pack(">ihii", partitions, replication, 0, len(config))
     body += b"".join(_string(key) + _string(value) for key, value in config.items())
-    body += struct.pack(">i?", int(timeout * 1000), False)  # timeout_ms, validate_only
+    body += struct.pack(">i?", int(timeout * 1000), validate_only)  # timeout_ms
     reader = _call(address, _CREATE_TOPICS, 4, body, timeout)
     reader.take("i")  # throttle_time_ms
-    for _ in reader.count():
-        reader.string()
-        error, message = reader.take("h"), reader.string()
-        if error:
-            raise BrokerError(f"topic {name!r} was not created: {message or 'no message'} (error code {error})")
+    reader.count()
+    reader.string()
+    return reader.take("h"), reader.string()
 
 
 def delete_topic(address: Address, name: str, timeout: float) -> None:
@@ -166,3 +209,19 @@ def end_offset(address: Address, topic: str, partition: int, timeout: float) -> 
     reader.take("i")  # partition_index
     error, _timestamp, offset = reader.take("h"), reader.take("q"), int(reader.take("q"))
     return None if error else offset
+
+
+def controller(address: Address, timeout: float) -> int:
+    """Ask who leads the quorum of controllers (DescribeQuorum v0, KIP-595); -1 while nobody does."""
+    topic = b"".join((bytes([1 + len(_METADATA_LOG)]), _METADATA_LOG, b"\x02", bytes(4), b"\x00\x00"))
+    # No tags behind the header, one topic with one partition, no tags behind it all.
+    reader = _call(address, _DESCRIBE_QUORUM, 0, b"\x00\x02" + topic + b"\x00", timeout)
+    reader.take("b")  # tags of the header
+    error = reader.take("h")
+    if error or reader.take("b") != 2:
+        return -1
+    reader.take(f"{reader.take('b') - 1}s")  # topic_name
+    reader.take("b")
+    reader.take("i")  # partition_index
+    error, leader = reader.take("h"), int(reader.take("i"))
+    return -1 if error else leader

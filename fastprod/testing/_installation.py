@@ -22,11 +22,12 @@ JVM_OPTIONS = (
 
 @dataclass(frozen=True)
 class Installation:
-    """Java, jars in class path order, the first records of a formatted metadata log, a class archive (None: none)."""
+    """Java, jars in class path order, the first records of a formatted metadata log (None: a release that keeps its
+    metadata in ZooKeeper), a class archive (None: none)."""
 
     java: Java
     jars: tuple[Path, ...]
-    checkpoint: Path
+    checkpoint: Path | None
     archive: Path | None
 
     @property

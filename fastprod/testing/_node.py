@@ -1,13 +1,10 @@
-"""One Apache Kafka process: broker and controller in one JVM (KRaft combined mode)."""
+"""One Apache Kafka node: broker and controller in one JVM (KRaft combined mode), or a broker with a ZooKeeper."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from fastprod.testing import _admin
@@ -15,38 +12,28 @@ from fastprod.testing._errors import BrokerError
 from fastprod.testing._guard import Guard
 from fastprod.testing._installation import Installation
 from fastprod.testing._ports import HOST
+from fastprod.testing._process import Process, jvm_options
+from fastprod.testing._settings import Place, node_properties, write_properties
+from fastprod.testing._zookeeper import ZooKeeper
 
 _POLL_S = 0.02
 _ANSWER_S = 1.0
-_STOP_S = 30.0
-_LOG_TAIL_CHARS = 2000
 DEFAULT_HEAP = "1g"
 START_TIMEOUT_S = 120.0
-_LOGGING = (
-    "-Dorg.slf4j.simpleLogger.showDateTime=true",
-    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
-    # 300 lines of settings a start.
-    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",
-)
 
 
-class PortTakenError(BrokerError):
-    """Another process has bound one of the node's ports."""
-
-
-class Node:
+class Node(Process):
     """One node: its directory, ports and process. Not for use by two threads at once.
 
     Args:
         directory: where its data, settings and log go; created.
+        installation: what to start; another one may be set while the node is down.
         guard: told of every process that is started and ended.
-        cluster_id: as Kafka wants it, 16 bytes in URL-safe base64.
-        node_id: 1 or more.
-        port: of the broker listener.
-        controller_port: of the controller listener.
-        properties: broker settings, as in `server.properties`.
+        cluster_id: as Kafka wants it, 16 bytes in URL-safe base64; with a ZooKeeper the broker makes its own.
+        place: its id and ports.
+        properties: broker settings, as in `server.properties`; they win over those of `place`.
         heap: the JVM's `-Xmx`.
-        start_timeout: s.
+        zookeeper: None with KRaft.
     """
 
     def __init__(
@@ -55,180 +42,105 @@ class Node:
         installation: Installation,
         guard: Guard,
         cluster_id: str,
-        node_id: int,
-        port: int,
-        controller_port: int,
-        properties: dict[str, str],
+        place: Place,
+        properties: Mapping[str, str],
         heap: str = DEFAULT_HEAP,
-        start_timeout: float = START_TIMEOUT_S,
+        zookeeper: ZooKeeper | None = None,
     ) -> None:
+        super().__init__(f"node {place.node_id}", directory, guard)
         self.directory = directory
         self.data = directory / "data"
-        self.log = directory / "broker.log"
-        self.node_id = node_id
-        self.address = (HOST, port)
+        self.node_id = place.node_id
+        self.place = place
+        self.address = (HOST, place.port)
         self.heap = heap
-        self._installation = installation
-        self._cluster_id = cluster_id
-        self._guard = guard
-        self._start_timeout = start_timeout
-        self._process: subprocess.Popen[bytes] | None = None
-        self._format()
-        self._write_settings(controller_port, properties)
+        self.installation = installation
+        self._zookeeper = zookeeper
+        self.data.mkdir(parents=True)
+        if zookeeper is None:
+            self._format(cluster_id)
+        write_properties(self._settings, {**node_properties(place, self.data), **properties})
 
     @property
-    def running(self) -> bool:
-        """Whether the process is there (paused or not)."""
-        return self._process is not None and self._process.poll() is None
+    def answering(self) -> bool:
+        """Whether the process is there and not paused."""
+        return self.running and not self.paused
 
-    @property
-    def pid(self) -> int:
-        """The process id. BrokerError if the node is not running."""
-        if self._process is None or self._process.poll() is not None:
-            raise BrokerError(f"node {self.node_id} is not running")
-        return self._process.pid
+    def begin(self, options: Collection[str] = ()) -> None:
+        """Start the process with further JVM options; `wait_ready` says when it is there.
 
-    def start(self, jvm_options: list[str] | None = None) -> None:
+        BrokerError if it runs already.
+        """
+        if self._zookeeper is not None:
+            self._zookeeper.wait_forgotten(self.node_id)
+        every = [*jvm_options(self.directory), *options]
+        self.launch(self.installation.command(self.heap, every, "kafka.Kafka", [str(self._settings)]))
+
+    def start(self, timeout: float = START_TIMEOUT_S, options: Collection[str] = ()) -> None:
         """Start the process and wait until the broker takes requests.
 
         Raises:
             PortTakenError: another process has one of its ports.
-            BrokerError: it runs already, ended, or was not ready within the start timeout.
+            BrokerError: it runs already, ended, or was not ready within `timeout` s.
         """
-        if self.running:
-            raise BrokerError(f"node {self.node_id} is running already")
-        # zstd and snappy unpack their native code into the temporary directory, and leave it there when killed.
-        options = [*_LOGGING, f"-Djava.io.tmpdir={self.directory}", *(jvm_options or [])]
-        command = self._installation.command(self.heap, options, "kafka.Kafka", [str(self._settings)])
-        with self.log.open("ab") as log:
-            start_of_log = log.tell()
-            self._process = subprocess.Popen(
-                command,
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C in a terminal goes to its whole process group; when this one ends is ours to say.
-                start_new_session=True,
-            )
-        self._guard.add(self._process.pid)
-        try:
-            self._wait_ready(start_of_log)
-        except BaseException:
-            self.kill()
-            raise
+        self.begin(options)
+        wait_ready([self], timeout)
 
-    def kill(self) -> None:
-        """End the process at once (SIGKILL), whatever state it is in; nothing happens if it has ended."""
-        if self._process is not None:
-            self._process.kill()
-            self._reap(None)
+    def ready(self, beside: Collection[int]) -> bool:
+        """Say whether the broker answers and counts itself and those `beside` it among the live ones: an open port
+        comes long before that."""
+        cluster_id = self._cluster_id()
+        return cluster_id is not None and _admin.serves_as(self.address, cluster_id, {self.node_id, *beside}, _ANSWER_S)
 
-    def stop(self) -> None:
-        """End the process in order: controlled shutdown, logs closed. BrokerError if it takes longer than 30 s."""
-        if not self.running:
-            return
-        assert self._process is not None
-        if sys.platform != "win32":
-            # A paused process would not take the signal.
-            self._process.send_signal(signal.SIGCONT)
-        self._process.terminate()
-        try:
-            self._reap(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise BrokerError(f"node {self.node_id} did not stop within {_STOP_S:.0f} s and was killed") from None
-
-    def pause(self) -> None:
-        """Freeze the process: its sockets stay open and nothing answers (SIGSTOP)."""
-        self._signal("SIGSTOP")
-
-    def resume(self) -> None:
-        """Let a paused process go on (SIGCONT)."""
-        self._signal("SIGCONT")
-
-    def log_tail(self) -> str:
-        """Return the end of the log."""
-        return self._log_from(0)[-_LOG_TAIL_CHARS:]
-
-    def _log_from(self, start: int) -> str:
-        with self.log.open("rb") as log:
-            log.seek(start)
-            return log.read().decode(errors="replace")
-
-    def _signal(self, name: str) -> None:
-        number = getattr(signal, name, None)
-        if number is None:
-            raise BrokerError(f"{sys.platform} has no {name}: a broker cannot be paused here")
-        os.kill(self.pid, number)
-
-    def _reap(self, timeout: float | None) -> None:
-        assert self._process is not None
-        self._process.wait(timeout)
-        self._guard.remove(self._process.pid)
-
-    def _wait_ready(self, start_of_log: int) -> None:
-        """Wait until the broker answers and counts itself among the live ones: an open port comes long before that."""
-        deadline = time.monotonic() + self._start_timeout
-        while not _admin.serves_as(self.address, self._cluster_id, self.node_id, _ANSWER_S):
-            if not self.running:
-                text = self._log_from(start_of_log)
-                kind = PortTakenError if "Address already in use" in text else BrokerError
-                raise kind(f"Apache Kafka (node {self.node_id}) did not start; from its log:\n{_telling_part(text)}")
-            if time.monotonic() > deadline:
-                text = self._log_from(start_of_log)
-                raise BrokerError(
-                    f"Apache Kafka (node {self.node_id}) was not ready within {self._start_timeout:.0f} s; from its "
-                    f"log:\n{_telling_part(text)}"
-                )
-            time.sleep(_POLL_S)
-
-    def _format(self) -> None:
+    def _format(self, cluster_id: str) -> None:
         """Do what Kafka's storage tool does, without a JVM."""
-        self.data.mkdir(parents=True)
-        meta = f"version=1\ncluster.id={self._cluster_id}\nnode.id={self.node_id}\n"
-        (self.data / "meta.properties").write_text(meta, encoding="ascii")
-        shutil.copyfile(self._installation.checkpoint, self.data / "bootstrap.checkpoint")
+        meta = f"version=1\ncluster.id={cluster_id}\nnode.id={self.node_id}\n"
+        self._meta.write_text(meta, encoding="ascii")
+        assert self.installation.checkpoint is not None
+        shutil.copyfile(self.installation.checkpoint, self.data / "bootstrap.checkpoint")
+
+    def _cluster_id(self) -> str | None:
+        """Read it from the data: with a ZooKeeper the broker writes it there when it has learned it."""
+        try:
+            lines = self._meta.read_text(encoding="ascii").splitlines()
+        except FileNotFoundError:
+            return None
+        return next((line.partition("=")[2] for line in lines if line.startswith("cluster.id=")), None)
+
+    @property
+    def _meta(self) -> Path:
+        return self.data / "meta.properties"
 
     @property
     def _settings(self) -> Path:
         return self.directory / "server.properties"
 
-    def _write_settings(self, controller_port: int, properties: dict[str, str]) -> None:
-        host, port = self.address
-        settings = {
-            "process.roles": "broker,controller",
-            "node.id": str(self.node_id),
-            "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{host}:{port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "controller.listener.names": "CONTROLLER",
-            "controller.quorum.voters": f"{self.node_id}@{host}:{controller_port}",
-            "log.dirs": self.data.as_posix(),
-            **properties,
-        }
-        lines = [f"{key}={_escape(value)}\n" for key, value in settings.items()]
-        self._settings.write_text("".join(lines), encoding="latin-1")
 
+def wait_ready(nodes: Collection[Node], timeout: float) -> None:
+    """Wait until all of the nodes, begun together, take requests and know each other. If that fails, all are killed.
 
-def _telling_part(log: str) -> str:
-    """Return the first error and the end of a log: what Kafka writes while it shuts down hides why it does."""
-    end = log[-_LOG_TAIL_CHARS:]
-    error = log.find(" ERROR ")
-    at = log.rfind("\n", 0, error) + 1
-    if error < 0 or at >= len(log) - len(end):
-        return end
-    return f"{log[at : at + _LOG_TAIL_CHARS]}\n[...]\n{end}"
+    They are asked in turn, because none of a quorum is ready before the others are there, and because one that has
+    ended tells the reason at once where waiting for another one would not.
 
-
-def _escape(value: str) -> str:
-    """Write a value as Java's properties files want it: Latin-1, and a backslash starts an escape."""
-    text = value.replace("\\", "\\\\").replace("\n", "\\n")
-    if text[:1] == " ":
-        text = "\\" + text
-    return "".join(char if ord(char) < 128 else _unicode_escape(char) for char in text)
-
-
-def _unicode_escape(char: str) -> str:
-    data = char.encode("utf-16-be")
-    return "".join(f"\\u{data[at]:02x}{data[at + 1]:02x}" for at in range(0, len(data), 2))
+    Raises:
+        PortTakenError: another process has a port of one.
+        BrokerError: one ended, or not all were ready within `timeout` s.
+    """
+    deadline = time.monotonic() + timeout
+    everyone = {node.node_id for node in nodes}
+    waiting = list(nodes)
+    try:
+        while waiting:
+            for node in waiting:
+                node.check()
+            waiting = [node for node in waiting if not node.ready(everyone)]
+            if waiting and time.monotonic() > deadline:
+                raise BrokerError(
+                    f"Apache Kafka ({waiting[0].name}) was not ready within {timeout:.0f} s; from its log:\n"
+                    f"{waiting[0].telling_part()}"
+                )
+            time.sleep(_POLL_S if waiting else 0)
+    except BaseException:
+        for node in nodes:
+            node.kill()
+        raise

@@ -17,8 +17,11 @@ from fastprod.testing._guard import Guard
 from fastprod.testing._installation import JVM_OPTIONS, Installation
 from fastprod.testing._jars import Progress, cached_jars, resolve_jars
 from fastprod.testing._java import Java, find_java
-from fastprod.testing._node import Node
+from fastprod.testing._node import START_TIMEOUT_S, Node
 from fastprod.testing._ports import free_port
+from fastprod.testing._release import uses_zookeeper
+from fastprod.testing._settings import Place
+from fastprod.testing._zookeeper import ZooKeeper
 
 _STEP_TIMEOUT_S = 300.0
 # Any valid id does: the records that formatting writes do not hold it.
@@ -77,7 +80,7 @@ def _cached(cache: Path, version: str, java: Java) -> Installation | None:
     if jars is None:
         return None
     checkpoint, archive = _checkpoint_path(cache, version), _archive_path(cache, version, java, jars)
-    if not (checkpoint.is_file() and archive.is_file()):
+    if not ((checkpoint is None or checkpoint.is_file()) and archive.is_file()):
         return None
     return Installation(java, jars, checkpoint, archive if archive.stat().st_size else None)
 
@@ -85,17 +88,17 @@ def _cached(cache: Path, version: str, java: Java) -> Installation | None:
 def _prepare(cache: Path, work: Path, version: str, java: Java, progress: Progress) -> Installation:
     jars = cached_jars(cache, version, "broker") or resolve_jars(cache, work, version, "broker", progress)
     plain = Installation(java, jars, _checkpoint_path(cache, version), None)
-    if not plain.checkpoint.is_file():
-        _format_once(plain, work)
+    if plain.checkpoint is not None and not plain.checkpoint.is_file():
+        _format_once(plain, work, plain.checkpoint)
     archive = _archive_path(cache, version, java, jars)
     if not archive.is_file():
         progress("preparing a class archive, which halves the time of every later start (once)")
-        _archive_once(plain, work, archive)
+        _archive_once(plain, work, archive, uses_zookeeper(version))
     return replace(plain, archive=archive if archive.stat().st_size else None)
 
 
-def _checkpoint_path(cache: Path, version: str) -> Path:
-    return cache / f"kafka-{version}.checkpoint"
+def _checkpoint_path(cache: Path, version: str) -> Path | None:
+    return None if uses_zookeeper(version) else cache / f"kafka-{version}.checkpoint"
 
 
 def _archive_path(cache: Path, version: str, java: Java, jars: tuple[Path, ...]) -> Path:
@@ -105,7 +108,7 @@ def _archive_path(cache: Path, version: str, java: Java, jars: tuple[Path, ...])
     return cache / f"kafka-{version}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.jsa"
 
 
-def _format_once(plain: Installation, work: Path) -> None:
+def _format_once(plain: Installation, work: Path, checkpoint: Path) -> None:
     """Have Kafka's own storage tool format a directory, and keep the file in it that is the same for every cluster.
 
     Every later start writes `meta.properties` itself and copies this file, which spares it a JVM.
@@ -120,10 +123,10 @@ def _format_once(plain: Installation, work: Path) -> None:
     )
     arguments = ["format", "-t", _SOME_CLUSTER_ID, "-c", str(properties)]
     _run(plain.command("256m", [], "kafka.tools.StorageTool", arguments), "formatting the storage")
-    (data / "bootstrap.checkpoint").replace(plain.checkpoint)
+    (data / "bootstrap.checkpoint").replace(checkpoint)
 
 
-def _archive_once(plain: Installation, work: Path, archive: Path) -> None:
+def _archive_once(plain: Installation, work: Path, archive: Path, with_zookeeper: bool) -> None:
     """Start a broker, note which classes it loads, and write them ready to use (class data sharing) to `archive`.
 
     A class list and a static archive, not the shorter ways of newer JVMs: this one works from Java 17 on, and with a
@@ -132,11 +135,19 @@ def _archive_once(plain: Installation, work: Path, archive: Path) -> None:
     """
     classes, made = work / "classes", work / "archive"
     port = free_port()
+    other_port = free_port({port})
     guard = Guard(work)
     try:
-        node = Node(work / "node", plain, guard, _SOME_CLUSTER_ID, 1, port, free_port({port}), {})
-        node.start([f"-XX:DumpLoadedClassList={classes}"])
+        zookeeper = ZooKeeper(work / "zookeeper", plain, guard, other_port) if with_zookeeper else None
+        if zookeeper is not None:
+            zookeeper.start(START_TIMEOUT_S)
+        controllers = {} if with_zookeeper else {1: other_port}
+        place = Place(1, port, port, None, controllers, other_port)
+        node = Node(work / "node", plain, guard, _SOME_CLUSTER_ID, place, {}, zookeeper=zookeeper)
+        node.start(options=[f"-XX:DumpLoadedClassList={classes}"])
         node.stop()
+        if zookeeper is not None:
+            zookeeper.kill()
         options = ["-Xshare:dump", f"-XX:SharedClassListFile={classes}", f"-XX:SharedArchiveFile={made}"]
         try:
             _run(plain.command(node.heap, options, "kafka.Kafka", []), "writing the class archive")

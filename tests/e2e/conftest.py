@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
+from recording import Relay
 
 from fastprod.testing import KafkaBroker
-
-from .relay import Relay
 
 _numbers = itertools.count(1)
 
@@ -18,12 +17,8 @@ MakeTopic = Callable[..., str]
 
 @pytest.fixture(scope="package")
 def _relayed() -> Iterator[tuple[KafkaBroker, Relay]]:
-    relay = Relay()
-    with KafkaBroker(properties={"advertised.listeners": f"PLAINTEXT://{relay.address}"}) as broker:
-        host, _, port = broker.bootstrap_servers.rpartition(":")
-        relay.target = (host, int(port))
-        yield broker, relay
-    relay.close()
+    with KafkaBroker(proxied=True) as broker:
+        yield broker, Relay(broker.proxy())
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import io
 from typing import Any, NamedTuple
 
 from kio.serial import entity_reader, entity_writer
+from recording import Request
 
 from .reading import Batch, split_batches
-from .relay import Request
 
 
 class Produced(NamedTuple):

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from recording import API_VERSIONS, INIT_PRODUCER_ID, METADATA, PRODUCE, Relay, Request
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import KafkaBroker
 
 from .conftest import MakeTopic
 from .reading import log_batches, read_back
-from .relay import API_VERSIONS, INIT_PRODUCER_ID, METADATA, PRODUCE, Relay, Request
 from .requests import api_versions_response, produced, read_api_versions, write_api_versions
 
 CLIENT = "of-all-ages"

@@ -11,13 +11,13 @@ import random
 from typing import Any
 
 import pytest
+from recording import PRODUCE, Relay, Request
 
 from fastprod import KafkaProducer
 from fastprod.testing import KafkaBroker
 
 from .conftest import MakeTopic
 from .reading import Batch, log_batches, read_back
-from .relay import PRODUCE, Instead, Relay, Request
 from .requests import Produced, produced
 
 CODECS = {None: 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -82,12 +82,14 @@ class CutFirst:
         self._left = count
         self.connection: int | None = None
 
-    def __call__(self, request: Request, response: bytes) -> bytes | Instead:
+    def __call__(self, request: Request, response: bytes) -> bytes | None:
         if request.api_key != PRODUCE or request.client_id != CLIENT or not self._left:
             return response
         self._left -= 1
         self.connection = request.connection
-        return Instead.DROP if self._left else Instead.CUT
+        if not self._left:
+            raise ConnectionResetError
+        return None
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tcp_relay import TcpRelay
+from recording import Relay
 
 from fastprod import KafkaProducer
 from fastprod.testing import KafkaBroker
@@ -24,24 +24,19 @@ MakeTopic = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def own_relay() -> Iterator[TcpRelay]:
-    relay = TcpRelay()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture(scope="session")
-def own_broker(own_relay: TcpRelay) -> Iterator[KafkaBroker]:
-    """A broker that advertises the relay's address; it creates topics that are asked for."""
-    properties = {"advertised.listeners": f"PLAINTEXT://{own_relay.address}"}
-    with KafkaBroker(properties=properties) as broker:
-        host, _, port = broker.bootstrap_servers.partition(":")
-        own_relay.target = (host, int(port))
+def own_broker() -> Iterator[KafkaBroker]:
+    """A broker behind a proxy; it creates topics that are asked for."""
+    with KafkaBroker(proxied=True) as broker:
         yield broker
 
 
+@pytest.fixture(scope="session")
+def own_relay(own_broker: KafkaBroker) -> Relay:
+    return Relay(own_broker.proxy())
+
+
 @pytest.fixture
-def relay(own_relay: TcpRelay, own_broker: KafkaBroker) -> Iterator[TcpRelay]:
+def relay(own_relay: Relay) -> Iterator[Relay]:
     """The relay, with nothing seen yet and nothing in the way."""
     own_relay.reset()
     yield own_relay
@@ -49,7 +44,7 @@ def relay(own_relay: TcpRelay, own_broker: KafkaBroker) -> Iterator[TcpRelay]:
 
 
 @pytest.fixture
-def producer(relay: TcpRelay) -> Iterator[MakeProducer]:
+def producer(relay: Relay) -> Iterator[MakeProducer]:
     """Make producers that go through the relay; they are closed at the end of the test."""
     made: list[KafkaProducer] = []
 

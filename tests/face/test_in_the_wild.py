@@ -15,7 +15,7 @@ import kafka  # type: ignore[import-untyped]
 import pytest
 from conftest import MakeProducer, MakeTopic, eventually
 from reading import read_topic
-from tcp_relay import TcpRelay
+from recording import Relay
 
 import fastprod
 from fastprod import KafkaProducer, errors
@@ -105,7 +105,7 @@ class TestTracing:
         mine.partitions_for(name)
         assert mine._partition(name, None, None, None, b"k", b"v") in (0, 1, 2)
 
-    def test_bootstrap_servers_can_be_read(self, producer: MakeProducer, relay: TcpRelay) -> None:
+    def test_bootstrap_servers_can_be_read(self, producer: MakeProducer, relay: Relay) -> None:
         assert producer().config["bootstrap_servers"] == relay.address
 
 
@@ -118,7 +118,7 @@ class TestConfigAttribute:
         assert made.config["api_version"] == (3, 9)
         assert set(kafka.KafkaProducer.DEFAULT_CONFIG) <= set(made.config)
 
-    def test_it_names_the_release_that_answered(self, producer: MakeProducer, relay: TcpRelay) -> None:
+    def test_it_names_the_release_that_answered(self, producer: MakeProducer, relay: Relay) -> None:
         theirs = kafka.KafkaProducer(bootstrap_servers=relay.address)
         try:
             assert producer().config["api_version"] == theirs.config["api_version"]
@@ -135,7 +135,7 @@ class TestConfigAttribute:
             )
 
     def test_older_names_warn_at_the_program_s_line(
-        self, producer: MakeProducer, relay: TcpRelay, monkeypatch: pytest.MonkeyPatch
+        self, producer: MakeProducer, relay: Relay, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("fastprod.option_rules._warned", set())
         with pytest.warns(DeprecationWarning, match="api_version_auto_timeout_ms") as caught:
@@ -243,7 +243,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 class TestPrograms:
     def test_the_end_of_a_program_delivers(
-        self, relay: TcpRelay, topic: MakeTopic, own_broker: KafkaBroker
+        self, relay: Relay, topic: MakeTopic, own_broker: KafkaBroker
     ) -> None:
         name = topic()
         done = run(
@@ -262,7 +262,7 @@ class TestPrograms:
         assert own_broker.end_offset(name) == 50
 
     def test_an_exception_ends_a_program_all_the_same(
-        self, relay: TcpRelay, topic: MakeTopic, own_broker: KafkaBroker
+        self, relay: Relay, topic: MakeTopic, own_broker: KafkaBroker
     ) -> None:
         name = topic()
         done = run(
@@ -280,7 +280,7 @@ class TestPrograms:
         assert done.stderr == ""
         eventually(lambda: own_broker.end_offset(name) == 1)
 
-    def test_success_never_imports_kafka_python(self, relay: TcpRelay, topic: MakeTopic) -> None:
+    def test_success_never_imports_kafka_python(self, relay: Relay, topic: MakeTopic) -> None:
         """That takes a quarter of a second, and is only needed to give errors their kin."""
         done = run(
             """
@@ -298,7 +298,7 @@ class TestPrograms:
         )
         assert (done.stdout.split(), done.stderr) == (["0", "[]", "False"], "")
 
-    def test_it_works_without_kafka_python(self, relay: TcpRelay, topic: MakeTopic) -> None:
+    def test_it_works_without_kafka_python(self, relay: Relay, topic: MakeTopic) -> None:
         done = run(
             """
             import sys

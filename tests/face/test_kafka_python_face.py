@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import MakeProducer, MakeTopic, eventually
 from reading import read_topic
-from tcp_relay import PRODUCE, TcpRelay
+from recording import PRODUCE, Relay
 from theirs import kafka_errors
 
 from fastprod import KafkaProducer, errors
@@ -174,7 +174,7 @@ class TestFlush:
         assert seen == list(range(20))
 
     def test_time_runs_out_and_nothing_is_lost(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         made, name = producer(), topic()
         made.send(name, b"0").get(10)
@@ -214,7 +214,7 @@ class TestClose:
         assert made.undelivered() == []
 
     def test_time_runs_out_after_everything_is_cleaned_up(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         name, made = topic(), producer(client_id="late")
         made.send(name, b"before").get(10)
@@ -295,7 +295,7 @@ class TestWith:
         assert made._closed
 
     def test_an_exception_goes_on(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay, monkeypatch: Any
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay, monkeypatch: Any
     ) -> None:
         made = producer(delivery_timeout_ms=60_000)
         name = topic()
@@ -317,7 +317,7 @@ class TestWith:
 
 class TestBeingDropped:
     def test_what_was_sent_still_goes(
-        self, topic: MakeTopic, relay: TcpRelay, own_broker: KafkaBroker
+        self, topic: MakeTopic, relay: Relay, own_broker: KafkaBroker
     ) -> None:
         name = topic()
         made = KafkaProducer(bootstrap_servers=relay.address, client_id="dropped", linger_ms=500)

@@ -14,7 +14,7 @@ import pytest
 from conftest import MakeProducer, MakeTopic, eventually
 from effects import shows
 from reading import read_batches, read_topic
-from tcp_relay import INIT_PRODUCER_ID, METADATA, PRODUCE, TcpRelay
+from recording import INIT_PRODUCER_ID, METADATA, PRODUCE, Relay
 
 from fastprod import errors
 from fastprod.config import OPTIONS
@@ -119,7 +119,7 @@ class TestAcks:
     @shows("acks")
     @pytest.mark.parametrize(("acks", "offset"), [(0, -1), (1, 0), ("all", 0), (-1, 0)])
     def test_on_the_wire(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay, acks: Any, offset: int
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay, acks: Any, offset: int
     ) -> None:
         name, made = topic(), producer(acks=acks)
         assert made.send(name, b"v").get(10).offset == offset
@@ -130,7 +130,7 @@ class TestAcks:
         self,
         producer: MakeProducer,
         topic: MakeTopic,
-        relay: TcpRelay,
+        relay: Relay,
         own_broker: KafkaBroker,
     ) -> None:
         name, made = topic(), producer(acks=0)
@@ -148,7 +148,7 @@ class TestIdempotence:
         self,
         producer: MakeProducer,
         topic: MakeTopic,
-        relay: TcpRelay,
+        relay: Relay,
         own_broker: KafkaBroker,
     ) -> None:
         name, made = topic(), producer()
@@ -164,7 +164,7 @@ class TestIdempotence:
         self,
         producer: MakeProducer,
         topic: MakeTopic,
-        relay: TcpRelay,
+        relay: Relay,
         own_broker: KafkaBroker,
     ) -> None:
         name, made = topic(), producer(enable_idempotence=False)
@@ -178,7 +178,7 @@ class TestIdempotence:
         self,
         producer: MakeProducer,
         topic: MakeTopic,
-        relay: TcpRelay,
+        relay: Relay,
         own_broker: KafkaBroker,
         idempotent: bool,
         written: int,
@@ -199,7 +199,7 @@ class TestStrictOrder:
         self,
         producer: MakeProducer,
         topic: MakeTopic,
-        relay: TcpRelay,
+        relay: Relay,
         own_broker: KafkaBroker,
         strict: bool,
     ) -> None:
@@ -244,7 +244,7 @@ class TestBatches:
 
     @shows("linger_ms")
     def test_linger(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay, own_broker: KafkaBroker
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay, own_broker: KafkaBroker
     ) -> None:
         name, made = topic(), producer(linger_ms=400)
         made.partitions_for(name)
@@ -258,7 +258,7 @@ class TestBatches:
         assert 0.38 < request.at - began < 0.8
         assert [each.count for each in read_batches(own_broker, name)] == [5]
 
-    def test_no_linger(self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay) -> None:
+    def test_no_linger(self, producer: MakeProducer, topic: MakeTopic, relay: Relay) -> None:
         name, made = topic(), producer()
         made.send(name, b"v").get(10)
         began = time.monotonic()
@@ -312,7 +312,7 @@ class TestSizes:
         assert made.send(name, bytes(9_800)).get(10).offset == 0
 
     def test_requests_stay_below_it(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         name = topic(8)
         made = producer(max_request_size=10_000, batch_size=4_000, linger_ms=300)
@@ -325,7 +325,7 @@ class TestSizes:
         assert max(each.size for each in requests) > 4_500, "more than one batch a request"
 
     @shows("buffer_memory", "max_block_ms")
-    def test_a_full_buffer(self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay) -> None:
+    def test_a_full_buffer(self, producer: MakeProducer, topic: MakeTopic, relay: Relay) -> None:
         name, made = topic(), producer(buffer_memory=200_000, max_block_ms=300, batch_size=20_000)
         made.send(name, b"v").get(10)
         relay.silent = True
@@ -349,7 +349,7 @@ class TestSizes:
 
     @shows("receive_message_max_bytes")
     def test_a_larger_response_ends_its_connection(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         topic()
         with pytest.raises(errors.KafkaTimeoutError, match="receive_message_max_bytes"):
@@ -360,7 +360,7 @@ class TestSizes:
 
 @shows("allow_auto_create_topics")
 @pytest.mark.parametrize("allow", [True, False])
-def test_allow_auto_create_topics(producer: MakeProducer, relay: TcpRelay, allow: bool) -> None:
+def test_allow_auto_create_topics(producer: MakeProducer, relay: Relay, allow: bool) -> None:
     made = producer(allow_auto_create_topics=allow, max_block_ms=15_000 if allow else 700)
     if allow:
         assert made.send(f"asked-{allow}", b"v").get(10).offset == 0

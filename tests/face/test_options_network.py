@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 from conftest import MakeProducer, MakeTopic, eventually
 from effects import shows
+from recording import METADATA, PRODUCE, Relay
 from sockets import CAN_LOOK, sockets_to
-from tcp_relay import METADATA, PRODUCE, TcpRelay
 
 from fastprod import KafkaProducer, errors
 
@@ -27,7 +27,7 @@ def free_port() -> int:
 class TestBootstrap:
     @shows("bootstrap_servers")
     def test_any_server_will_do(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         dead = [f"127.0.0.1:{free_port()}" for _ in range(3)]
         name = topic()
@@ -46,7 +46,7 @@ class TestBootstrap:
 
     @shows("api_version")
     def test_with_api_version_the_constructor_waits_for_nobody(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         dead = f"127.0.0.1:{free_port()}"
         began = time.monotonic()
@@ -58,7 +58,7 @@ class TestBootstrap:
 
     @shows("client_dns_lookup")
     def test_all_addresses_of_a_name_are_tried(
-        self, producer: MakeProducer, relay: TcpRelay, monkeypatch: pytest.MonkeyPatch
+        self, producer: MakeProducer, relay: Relay, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         genuine = socket.getaddrinfo
 
@@ -77,7 +77,7 @@ class TestBootstrap:
         assert made._metadata.brokers()
 
     def test_names_are_looked_up_backwards_when_asked_to(
-        self, producer: MakeProducer, relay: TcpRelay, monkeypatch: pytest.MonkeyPatch
+        self, producer: MakeProducer, relay: Relay, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[str] = []
 
@@ -95,7 +95,7 @@ class TestBootstrap:
 class TestConnections:
     @shows("client_id")
     def test_client_id_is_in_every_request(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         producer(client_id="someone").send(topic(), b"v").get(10)
         assert {each.client_id for each in relay.requests()} == {"someone"}
@@ -107,7 +107,7 @@ class TestConnections:
 
     @shows("connections_max_idle_ms")
     def test_idle_connections_are_closed_and_made_again(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         name, made = topic(), producer(connections_max_idle_ms=400)
         made.send(name, b"v").get(10)
@@ -119,7 +119,7 @@ class TestConnections:
         assert len(relay.producing()) == 2
 
     def test_connections_stay_open_otherwise(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         name, made = topic(), producer()
         made.send(name, b"v").get(10)
@@ -130,7 +130,7 @@ class TestConnections:
 
     @shows("reconnect_backoff_ms", "reconnect_backoff_max_ms")
     def test_pauses_between_attempts_grow_up_to_the_limit(
-        self, producer: MakeProducer, relay: TcpRelay
+        self, producer: MakeProducer, relay: Relay
     ) -> None:
         relay.closed_door = True
         producer(api_version=(3, 9), reconnect_backoff_ms=100, reconnect_backoff_max_ms=500)
@@ -144,7 +144,7 @@ class TestConnections:
     @shows("socket_options", "send_buffer_bytes", "receive_buffer_bytes")
     @pytest.mark.skipif(not CAN_LOOK, reason="needs /proc/self/fd")
     def test_options_of_sockets(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         made = producer(
             send_buffer_bytes=50_000,
@@ -166,7 +166,7 @@ class TestConnections:
 
     @pytest.mark.skipif(not CAN_LOOK, reason="needs /proc/self/fd")
     def test_sockets_by_default(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         producer().send(topic(), b"v").get(10)
         with sockets_to(relay.port) as found:
@@ -178,7 +178,7 @@ class TestConnections:
     @shows("max_in_flight_requests_per_connection")
     @pytest.mark.parametrize("limit", [1, 3, 5])
     def test_requests_in_flight(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay, limit: int
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay, limit: int
     ) -> None:
         name = topic()
         made = producer(max_in_flight_requests_per_connection=limit, batch_size=0)
@@ -195,7 +195,7 @@ class TestConnections:
 class TestTime:
     @shows("request_timeout_ms")
     def test_a_broker_that_does_not_answer(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         name, made = topic(), producer(request_timeout_ms=700)
         made.send(name, b"v").get(10)
@@ -211,7 +211,7 @@ class TestTime:
 
     @shows("delivery_timeout_ms")
     def test_a_record_that_does_not_get_through(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         name, made = topic(), producer(delivery_timeout_ms=900, request_timeout_ms=800)
         made.send(name, b"v").get(10)
@@ -229,7 +229,7 @@ class TestTime:
         self,
         producer: MakeProducer,
         topic: MakeTopic,
-        relay: TcpRelay,
+        relay: Relay,
         age_ms: int,
         low: int,
         high: int,
@@ -255,7 +255,7 @@ class TestRetries:
     @shows("retries")
     @pytest.mark.parametrize("retries", [0, 1, 3])
     def test_number_of_attempts(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay, retries: int
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay, retries: int
     ) -> None:
         made = producer(retries=retries, retry_backoff_ms=10)
         name = topic()
@@ -266,7 +266,7 @@ class TestRetries:
         assert len(relay.requests(PRODUCE)) == 1 + retries
 
     def test_by_default_until_it_works(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay
     ) -> None:
         made, name = producer(retry_backoff_ms=10), topic()
         made.partitions_for(name)
@@ -277,7 +277,7 @@ class TestRetries:
     @shows("retry_backoff_ms")
     @pytest.mark.parametrize("backoff_ms", [20, 200])
     def test_pauses_grow(
-        self, producer: MakeProducer, topic: MakeTopic, relay: TcpRelay, backoff_ms: int
+        self, producer: MakeProducer, topic: MakeTopic, relay: Relay, backoff_ms: int
     ) -> None:
         made, name = producer(retry_backoff_ms=backoff_ms), topic()
         made.partitions_for(name)

@@ -70,6 +70,33 @@ def test_it_prints_its_address_alone_and_leaves_nothing(
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize(("options", "count"), [(("--nodes", "3"), 3), (("--version", "2.8.2"), 1)])
+def test_other_numbers_of_nodes_and_other_releases(temporary: Path, options: tuple[str, ...], count: int) -> None:
+    process = run_command(temporary, *options)
+    try:
+        assert process.stdout is not None
+        addresses = process.stdout.readline().rstrip("\n")
+        metadata = AdminClient({"bootstrap.servers": addresses}).list_topics(timeout=PATIENCE_S)
+        assert ",".join(f"{one.host}:{one.port}" for one in metadata.brokers.values()) == addresses
+        assert len(metadata.brokers) == count
+        # A ZooKeeper is one more.
+        assert len(processes_in(temporary)) == (count if count > 1 else 2)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert list(temporary.iterdir()) == []
+    assert processes_in(temporary) == []
+
+
+def processes_in(directory: Path) -> list[int]:
+    """Every JVM has its temporary directory on its command line."""
+    option = f"-Djava.io.tmpdir={directory}"
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if has(path, option)]
+
+
 def test_it_says_when_the_broker_ended_by_itself(started: subprocess.Popen[str], temporary: Path) -> None:
     assert started.stdout is not None
     started.stdout.readline()
@@ -102,7 +129,7 @@ def test_an_interrupt_before_it_is_ready_leaves_nothing(started: subprocess.Pope
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [["--nodes", "2"], ["--version", "2.8.1"], ["--port", "99999"]])
+@pytest.mark.parametrize("options", [["--nodes", "10"], ["--version", "2.7.2"], ["--port", "99999"]])
 def test_what_is_not_supported_is_refused(
     options: list[str], capsys: pytest.CaptureFixture[str], temporary: Path
 ) -> None:

@@ -17,42 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
-from kafka import KafkaConsumer
+from judges import PATIENCE_S, produce, read
 
 from fastprod.testing import BrokerError, KafkaBroker
-
-PATIENCE_S = 120
 
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[KafkaBroker]:
     with KafkaBroker() as started:
         yield started
-
-
-def produce(broker: KafkaBroker, topic: str, values: list[bytes]) -> None:
-    refused = []
-    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "acks": "all"})
-    for value in values:
-        producer.produce(
-            topic, value, partition=0, on_delivery=lambda error, _: refused.append(error) if error else None
-        )
-    assert producer.flush(PATIENCE_S) == 0
-    assert refused == []
-
-
-def read(broker: KafkaBroker, topic: str, count: int) -> list[bytes]:
-    consumer = KafkaConsumer(
-        topic,
-        bootstrap_servers=broker.bootstrap_servers,
-        auto_offset_reset="earliest",
-        consumer_timeout_ms=PATIENCE_S * 1000,
-    )
-    try:
-        return [next(consumer).value for _ in range(count)]
-    finally:
-        consumer.close()
 
 
 def answers_within(broker: KafkaBroker, seconds: float) -> bool:
@@ -231,12 +204,14 @@ def test_properties_reach_the_broker_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"nodes": 2}, "nodes=2: supported is 1"),
-        ({"version": "3.9.0"}, "version='3.9.0': supported are releases from 4.0.0 on"),
+        ({"nodes": 0}, "nodes=0: supported are 1 to 9"),
+        ({"nodes": 3, "version": "2.8.2"}, "nodes=3: supported is 1 with version='2.8.2', which needs a ZooKeeper"),
+        ({"version": "3.8.1"}, r"version='3\.8\.1': supported are releases 2\.8\.x .*, 3\.9\.x, and 4\.0\.0 and later"),
         ({"version": "latest"}, "version='latest'"),
         ({"listeners": ("SSL",)}, r"listeners=\('SSL',\): supported is \('PLAINTEXT',\)"),
         ({"listeners": "PLAINTEXT"}, "listeners='PLAINTEXT'"),
         ({"port": 70000}, "port=70000"),
+        ({"port": 65534, "nodes": 3}, "port=65534: supported are 1 to 65533"),
     ],
 )
 def test_what_is_not_supported_is_refused_at_once(arguments: dict[str, Any], message: str) -> None:

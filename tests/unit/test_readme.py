@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import fastprod
 from fastprod import config, errors, partitioners
 from fastprod.cli import main
+from fastprod.testing import FaultProxy, KafkaBroker
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,12 +60,17 @@ def test_errors_it_names_exist() -> None:
     assert errors.NoBrokersAvailable is errors.KafkaTimeoutError
 
 
+def parameters(function: Callable[..., object]) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
 def test_options_it_names_exist() -> None:
     """Whatever is written as name=value outside the table of options, in a program or behind -X."""
     text = README.replace(between("options"), "")
     # Of topics, calls and results.
     of_topics = {"factor", "replicas", "type", "partitions"}
     others = of_topics | {"timeout", "partition", "key", "value", "name", "topic", "offset"}
+    others |= {*parameters(KafkaBroker), *parameters(FaultProxy.cut_at), *parameters(KafkaBroker.wait_for_leader)}
     named = set(re.findall(r"(?<![\w.])([a-z_]+)=(?=[\w\"'(])", text)) - others
     assert {"acks", "linger_ms", "batch_size", "enable_idempotence", "strict_order"} <= named
     assert named <= set(config.default_config())
@@ -85,6 +92,21 @@ def test_its_program_with_a_broker_runs(
     (program,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "KafkaBroker()" in block]
     exec(compile(program, "README.md", "exec"), {})
     assert re.fullmatch(r"\[.*orders-0.*\.log.*\]\n", capsys.readouterr().out)
+
+
+def test_its_program_with_a_cluster_runs(record_property: Callable[[str, object], None]) -> None:
+    record_property("real_broker", "yes")
+    (program,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "proxied=True" in block]
+    exec(compile(program, "README.md", "exec"), {"KafkaBroker": KafkaBroker, "KafkaProducer": fastprod.KafkaProducer})
+
+
+def test_the_methods_of_a_proxy_it_names_exist() -> None:
+    table = README.partition("| Method of a proxy |")[2].partition("\n\n")[0]
+    first_cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    named = {name for cell in first_cells for name in re.findall(r"`(\w+)[`(]", cell)}
+    assert {"cut", "hold", "tap", "heal"} <= named
+    with FaultProxy(("127.0.0.1", 1)) as proxy:
+        assert [name for name in named if not hasattr(proxy, name)] == []
 
 
 def test_links_lead_somewhere() -> None:
