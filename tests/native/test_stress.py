@@ -18,7 +18,7 @@ from faults.fake_broker import FakeBroker, Produced
 
 from fastprod import KafkaProducer, _backend, errors
 
-SECONDS = 2.5
+SECONDS = 1.5
 SENDERS = 4
 PRODUCERS = 3
 # A sender keeps this many of its last futures; older ones are dropped, done or not.
