@@ -324,7 +324,8 @@ cdef void park(Core* core, Batch* batch, int node, int code, Answer* answer) noe
     partition.gate.lock()
     remove_from(partition.in_flight, batch)
     batch.in_request = False
-    batch.last_error = code
+    if not batch.ended:   # else somebody may be reading why it failed
+        batch.last_error = code
     insert_by_ordinal(partition.parked, batch)
     partition.gate.unlock()
     retain(batch)

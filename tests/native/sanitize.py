@@ -58,17 +58,16 @@ def library(name: str) -> str:
 def environment_of(what: str, away: Path) -> dict[str, str]:
     reports = away / "report"
     # Leaks: the interpreter never frees all it has, so live objects are counted by the tests instead.
-    common = f"log_path={reports}:exitcode=66"
+    common = f"log_path={reports}"
     return {
         **os.environ,
         "LD_PRELOAD": " ".join(map(library, LIBRARIES[what])),
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": str(away),
-                "FASTPROD_BACKEND": "native",
-        "FASTPROD_SANITIZED": what,
-        "ASAN_OPTIONS": f"detect_leaks=0:{common}",
+        "FASTPROD_BACKEND": "native",
+        "ASAN_OPTIONS": f"detect_leaks=0:exitcode=66:{common}",
         "UBSAN_OPTIONS": f"print_stacktrace=1:{common}",
-        "TSAN_OPTIONS": f"report_signal_unsafe=0:halt_on_error=0:{common}",
+        "TSAN_OPTIONS": f"exitcode=0:halt_on_error=0:{common}",
     }
 
 
