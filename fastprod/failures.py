@@ -170,6 +170,15 @@ def behind_a_failed_batch(topic: str, partition: int) -> Exception:
     )
 
 
+def inherited(topic: str, partition: int) -> Exception:
+    error = errors.IllegalStateError(
+        f"This record for {topic!r} partition {partition} was sent by the process that this one was forked from, which "
+        "goes on delivering it; what becomes of it is known there alone."
+    )
+    error.maybe_written = True
+    return error
+
+
 def not_done_in_time(seconds: float) -> Exception:
     return errors.KafkaTimeoutError(f"Timeout after waiting for {seconds} secs.")
 

@@ -155,7 +155,11 @@ cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, si
                 with nogil:
                     wait_for_memory(core, seen, left)
                 PyErr_CheckSignals()
+            if core.forked.load():   # by the signal's handler, or by what a pass of the control loop ran
+                raise failures.closed()
     finally:
+        if core.forked.load():
+            return NULL
         core.pool_gate.lock()
         for i in range(core.memory_queue.size()):
             if core.memory_queue[i] == ticket:

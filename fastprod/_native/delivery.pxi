@@ -77,6 +77,16 @@ cdef inline void retain(Batch* batch) noexcept nogil:
     batch.refs.fetch_add(1, memory_order_relaxed)
 
 
+cdef inline cbool is_inherited(Batch* batch) noexcept nogil:
+    """Whether it belongs to a core whose threads are in the parent of this process."""
+    return batch.core != NULL and batch.core.forked.load(memory_order_relaxed) != 0
+
+
+cdef inline int outcome_of(Batch* batch) noexcept nogil:
+    cdef int outcome = batch.outcome.load()
+    return INHERITED if outcome == PENDING and is_inherited(batch) else outcome
+
+
 cdef inline void release(Batch* batch) noexcept nogil:
     """Drop a reference without the interpreter."""
     if batch.refs.fetch_sub(1, memory_order_acq_rel) == 1:
@@ -103,6 +113,8 @@ cdef void drop_callbacks(vector[CallbackEntry]& entries) noexcept:
 cdef void destroy(Batch* batch) noexcept:
     cdef size_t i
     cdef PyObject* plane = batch.plane
+    if is_inherited(batch):
+        return   # the pool's lock may be held for good; the pages are the parent's anyway
     if batch.data != NULL:
         free_body(batch)
     for i in range(batch.children.size()):
@@ -136,7 +148,7 @@ cdef void tell(Core* core) noexcept nogil:
 
 
 cdef inline cbool settled(Batch* batch) noexcept nogil:
-    return batch.callback_state.load() == CALLBACKS_FINISHED
+    return batch.callback_state.load() == CALLBACKS_FINISHED or is_inherited(batch)
 
 
 cdef void end_batch(Batch* batch, int outcome) noexcept nogil:
@@ -249,7 +261,7 @@ cdef object failure_of(Batch* batch, int32_t index):
     """The exception of a failed batch, or of one record of it. Futures hand out copies (`own_failure`)."""
     cdef object error, chosen
     cdef PyObject* mine
-    cdef int outcome = batch.outcome.load()
+    cdef int outcome = outcome_of(batch)
     if batch.record_errors != NULL:
         chosen = (<dict>batch.record_errors).get(index)
         if chosen is not None:
@@ -259,6 +271,8 @@ cdef object failure_of(Batch* batch, int32_t index):
     if batch.partition == NULL:
         return None   # ended by hand, with None
     topic, number = <object>batch.partition.topic_partition
+    if outcome == INHERITED:
+        return failures.inherited(topic, number)
     if outcome == EXPIRED:
         error = failures.expired(topic, number, batch.count, batch.elapsed_ms,
                                  batch.core.delivery_timeout / 1e6, batch.last_error, batch.maybe_written)
@@ -267,6 +281,8 @@ cdef object failure_of(Batch* batch, int32_t index):
     else:
         error = failures.partition_vanished(topic, number, batch.partition.topic.partitions.size())
     error.maybe_written = <bint>batch.maybe_written
+    if is_inherited(batch):
+        return error   # the batch's lock may be held for good
     Py_INCREF(error)
     mine = <PyObject*>error
     batch.gate.lock()
@@ -295,7 +311,7 @@ cdef void call_back(CallbackEntry* entry, Batch* batch, list spare) noexcept:
     `spare`: None, or a list that keeps the metadata of the record before this one in the same batch. When its callback
     did not keep it, it is filled anew, as zip() does with its tuples.
     """
-    cdef bint succeeded = batch.outcome.load() == SUCCEEDED
+    cdef bint succeeded = outcome_of(batch) == SUCCEEDED
     cdef object value
     if entry.kind == (1 if succeeded else 0):
         return
@@ -350,6 +366,8 @@ cdef void run_due(Batch* batch) noexcept:
         sort_callbacks(entries)
         for i in range(entries.size()):
             call_back(&entries[i], batch, spare)
+            if is_inherited(batch):
+                return   # that callback forked, and this is the child
         drop_callbacks(entries)
     batch.core.pool_gate.lock()
     batch.core.owed -= batch.charge
@@ -441,31 +459,31 @@ cdef class FutureRecordMetadata:
     def is_done(self) -> bool:
         """Whether the record was acknowledged or has failed."""
         cdef int32_t index
-        return self.leaf(&index).outcome.load() != PENDING
+        return outcome_of(self.leaf(&index)) != PENDING
 
     @property
     def value(self):
         """The RecordMetadata once acknowledged, else None."""
         cdef int32_t index
         cdef Batch* batch = self.leaf(&index)
-        return new_metadata(batch, self, index) if batch.outcome.load() == SUCCEEDED else None
+        return new_metadata(batch, self, index) if outcome_of(batch) == SUCCEEDED else None
 
     @property
     def exception(self):
         """The error once failed, else None; always the same object."""
         cdef int32_t index
         cdef Batch* batch = self.leaf(&index)
-        return self.own_failure(batch, index) if batch.outcome.load() > SUCCEEDED else None
+        return self.own_failure(batch, index) if outcome_of(batch) > SUCCEEDED else None
 
     def succeeded(self) -> bool:
         """Whether the record was acknowledged."""
         cdef int32_t index
-        return self.leaf(&index).outcome.load() == SUCCEEDED
+        return outcome_of(self.leaf(&index)) == SUCCEEDED
 
     def failed(self) -> bool:
         """Whether the record has failed."""
         cdef int32_t index
-        return self.leaf(&index).outcome.load() > SUCCEEDED
+        return outcome_of(self.leaf(&index)) > SUCCEEDED
 
     def retriable(self) -> bool:
         """Whether the record has failed with an error that sending it again may mend."""
@@ -480,7 +498,7 @@ cdef class FutureRecordMetadata:
         cdef Batch* batch = self.leaf(&index)
         if not settled(batch):
             batch = self.awaited(timeout, &index)
-        if batch.outcome.load() == SUCCEEDED:
+        if outcome_of(batch) == SUCCEEDED:
             return new_metadata(batch, self, index)
         raise self.own_failure(batch, index)
 
@@ -493,7 +511,7 @@ cdef class FutureRecordMetadata:
             deadline = now_ns() + <int64_t>(min(max(float(timeout), 0.0), 1e9) * 1e9)
         while True:
             batch = self.leaf(index)
-            if settled(batch) or (inside and batch.outcome.load() != PENDING):
+            if settled(batch) or (inside and outcome_of(batch) != PENDING):
                 return batch
             left = min(deadline - now_ns(), SIGNAL_SLICE)
             if left <= 0:
@@ -543,6 +561,8 @@ cdef class FutureRecordMetadata:
             entry.extra = <PyObject*>extra
         while True:
             batch = self.leaf(&entry.index)
+            if is_inherited(batch):
+                break
             batch.gate.lock()
             kept = batch.callback_state.load() != CALLBACKS_FINISHED
             if kept:
@@ -584,7 +604,7 @@ cdef class FutureRecordMetadata:
             release_held(outcome)
         batch = self.leaf(&index)
         old = self.batch
-        if batch.outcome.load() != PENDING:
+        if outcome_of(batch) != PENDING:
             release_held(outcome)
             raise errors.IllegalStateError("This future is already complete; success() and failure() come too late.")
         batch.gate.lock()

@@ -143,6 +143,7 @@ cdef enum:
     OUT_OF_ORDER = 4  # strict_order, behind a failed batch
     VANISHED = 5      # its partition is gone
     SPLIT = 6         # its records live on in children
+    INHERITED = 7     # never stored: what a batch looks like that was on its way when this process was forked
 
 # Where a batch stands with its delivery callbacks.
 cdef enum:
@@ -151,6 +152,7 @@ cdef enum:
     CALLBACKS_FINISHED = 2  # none left: later ones run inline
 
 cdef enum:
+    SOCKETS_SHOWN = 64
     UNRESOLVED_NONE = -1
     ORDINAL_SPAN_BITS = 32
     # A broker recognizes a producer's last five batches in a partition when they come again (KIP-98).
@@ -497,6 +499,10 @@ cdef cppclass Core:
     atomic[int] stopping
     atomic[int] closing             # no appends
     atomic[int] routes_changed
+    # This process is a forked child, and the threads of this core are not here: whoever held its locks holds them for
+    # good. Nothing of it is touched any more but what is atomic.
+    atomic[int] forked
+    atomic[int] sockets[SOCKETS_SHOWN]   # the connections, for a forked child to close; -1: none
     atomic[int] old_arrived         # batches that were not looked at may be due to expire
     atomic[int64_t] flush_target    # batches of this epoch or older leave now
     # Ends.

@@ -334,6 +334,24 @@ cdef void park(Core* core, Batch* batch, int node, int code, Answer* answer) noe
 
 # --- The connection ------------------------------------------------------------------------------------------------
 
+cdef void show_socket(Core* core, int fd) noexcept nogil:
+    """Let a forked child know of the descriptor: while it holds a copy, closing ours does not end the connection."""
+    cdef int i
+    for i in range(SOCKETS_SHOWN):
+        if core.sockets[i].load() < 0:
+            core.sockets[i].store(fd)
+            return
+
+
+cdef void hide_socket(Core* core, int fd) noexcept nogil:
+    """Before it is closed: its number may be another file's the moment after."""
+    cdef int i
+    for i in range(SOCKETS_SHOWN):
+        if core.sockets[i].load() == fd:
+            core.sockets[i].store(-1)
+            return
+
+
 cdef void lose_connection(Core* core, Outbox* outbox, int code, const string& reason) noexcept nogil:
     """Close the connection; everything on it is parked, oldest first, then the loss is reported."""
     cdef Event event
@@ -341,6 +359,7 @@ cdef void lose_connection(Core* core, Outbox* outbox, int code, const string& re
     cdef size_t i
     if outbox.fd < 0:
         return
+    hide_socket(core, outbox.fd)
     fp_close(outbox.fd)
     outbox.fd = -1
     outbox.inbox_used = 0
@@ -369,6 +388,7 @@ cdef void lose_connection(Core* core, Outbox* outbox, int code, const string& re
 cdef void attach_connection(Core* core, Outbox* outbox, int fd, int version, int64_t now) noexcept nogil:
     if outbox.fd >= 0:
         lose_connection(core, outbox, 0, string(b"replaced by a new connection"))
+    show_socket(core, fd)
     outbox.fd = fd
     outbox.version = version
     outbox.throttled_until = 0

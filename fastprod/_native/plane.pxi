@@ -60,6 +60,9 @@ cdef class DataPlane:
         core.told.store(0)
         core.stopping.store(0)
         core.closing.store(0)
+        core.forked.store(0)
+        for i in range(SOCKETS_SHOWN):
+            core.sockets[i].store(-1)
         core.routes_changed.store(0)
         core.old_arrived.store(0)
         core.flush_target.store(-1)
@@ -73,8 +76,8 @@ cdef class DataPlane:
 
     def __dealloc__(self):
         cdef pair[int, Outbox*] entry
-        if self.core == NULL:
-            return
+        if self.core == NULL or self.core.forked.load():
+            return   # forked: what others wait for in the parent cannot be destroyed here, nor need it be
         drop_commands(self.core)
         if self.core.wake_read >= 0:   # -1: the options were refused
             fp_close(self.core.wake_read)
@@ -102,7 +105,7 @@ cdef class DataPlane:
         On the I/O thread itself (in a compressor, or a destructor that ran inside it) this only signals.
         """
         cdef thread* io = self.io
-        if io == NULL:
+        if io == NULL or self.core.forked.load():
             return
         self.core.stopping.store(1)
         wake(self.core)
@@ -115,6 +118,21 @@ cdef class DataPlane:
         drop_commands(self.core)
         empty_trash(self.core)   # what the thread let go of after the last look; each holds this plane
         Py_DECREF(self)
+
+    def inherited(self) -> None:
+        """This process is a forked child: what belongs to this plane goes on in the parent, and ends here.
+
+        Whoever held a lock when the process was forked holds it here for good, so only what is atomic is touched.
+        """
+        cdef int i, fd
+        self.core.closing.store(1)
+        self.core.forked.store(1)
+        for i in range(SOCKETS_SHOWN):
+            fd = self.core.sockets[i].exchange(-1)
+            if fd >= 0:
+                fp_close(fd)
+        fp_close(self.core.wake_read)
+        fp_close(self.core.wake_write)
 
     cdef bint on_io_thread(self) noexcept:
         return fp_io_core == <void*>self.core
@@ -647,7 +665,7 @@ cdef class DataPlane:
         wake(core)
         core.flush_waiters.fetch_add(1)
         try:
-            while incomplete_until(core, epoch):
+            while not core.forked.load() and incomplete_until(core, epoch):
                 left = min(deadline - now_ns(), SIGNAL_SLICE)
                 if left <= 0:
                     return False

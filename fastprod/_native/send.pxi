@@ -80,6 +80,10 @@ cdef class ProducerBase:
         self.partitioner = partitioner
         self.on_new_batch = getattr(partitioner, "on_new_batch", None)
 
+    def _begin_again(self) -> None:
+        """Bind to new planes where there is a reason to (a forked child), or raise IllegalStateError."""
+        raise failures.closed()
+
     def send(self, topic, value=None, key=None, headers=None, partition=None, timestamp_ms=None):
         """Accept one record for delivery and return its FutureRecordMetadata at once.
 
@@ -104,7 +108,7 @@ cdef class ProducerBase:
         cdef bint sticky = False
         cdef size_t bound
         if self.plane is None or self.plane.core.closing.load(memory_order_relaxed):
-            raise failures.closed()
+            self._begin_again()
         if value is None and key is None:
             raise failures.nothing_to_send()
         if headers is not None:

@@ -37,12 +37,14 @@ class ControlThread(Protocol):
 
 
 class Host:
-    """What the outcomes of one plane share: the engine, once there is one."""
+    """What the outcomes of one plane share: the engine, once there is one. `forked`: this process
+    is a forked child. Whoever held a lock then holds it here for good, so none is taken any more."""
 
-    __slots__ = ("engine",)
+    __slots__ = ("engine", "forked")
 
     def __init__(self) -> None:
         self.engine: ControlThread | None = None
+        self.forked = False
 
     def on_control_thread(self) -> bool:
         return self.engine is not None and self.engine.on_control_thread()
@@ -144,6 +146,8 @@ class BatchOutcome:
             entries.sort(key=attrgetter("number"))
             for entry in entries:
                 _call_back(entry, self)
+                if self.host.forked:
+                    return  # that callback forked, and this is the child
         if event is not None:
             event.set()
 
@@ -185,6 +189,18 @@ def metadata_of(outcome: BatchOutcome, index: int, future: FutureRecordMetadata)
         future._value_size,
         future._header_size,
     )
+
+
+def _inherited(outcome: BatchOutcome, place: TopicPartition) -> BatchOutcome:
+    """What it is in a forked child: what was known of it, and no more will be."""
+    mine = BatchOutcome(Host(), place)
+    if outcome.done:
+        mine.base_offset, mine.log_append_time = outcome.base_offset, outcome.log_append_time
+        mine.error, mine.record_errors = outcome.error, outcome.record_errors
+    else:
+        mine.error = failures.inherited(*place)
+    mine.done = mine.settled = True
+    return mine
 
 
 def _detached(value: Any, error: BaseException | None) -> BatchOutcome:
@@ -244,6 +260,8 @@ class FutureRecordMetadata:
             place = bisect_right(outcome.first_of_child, index) - 1
             index -= outcome.first_of_child[place]
             outcome = outcome.children[place]
+        if outcome.host.forked and not outcome.settled and outcome.topic_partition is not None:
+            outcome = _inherited(outcome, outcome.topic_partition)
         return outcome, index
 
     @property

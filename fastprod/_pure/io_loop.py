@@ -77,6 +77,13 @@ class IoLoop:
         else:
             self._core.wake()
 
+    def inherited(self) -> None:
+        """In a forked child: while it holds a copy of a connection, closing the parent's does not
+        end it."""
+        for outbox in list(self.outboxes.values()):
+            if outbox.connection is not None:
+                outbox.connection.sock.close()
+
     def _close(self) -> None:
         self._selector.close()
         self._core.close()

@@ -54,7 +54,7 @@ class DataPlane:
     def __del__(self) -> None:
         # On any thread, our own included: only signal.
         loop = getattr(self, "_loop", None)
-        if loop is not None:
+        if loop is not None and not self.core.host.forked:
             loop.abandon()
 
     @property
@@ -75,7 +75,15 @@ class DataPlane:
     def stop(self) -> None:
         """End the I/O thread and close its connections. What is unfinished stays; `abort` ends
         it."""
-        self._loop.stop()
+        if not self.core.host.forked:
+            self._loop.stop()
+
+    def inherited(self) -> None:
+        """This process is a forked child: what belongs to this plane goes on in the parent, and
+        ends here. Whoever held a lock holds it here for good, so none is taken."""
+        self.core.closing = self.core.host.forked = True
+        self._loop.inherited()
+        self.core.close()
 
     def close_appends(self) -> None:
         """From now on `send` raises IllegalStateError, and partial batches leave at once."""
@@ -280,6 +288,8 @@ class DataPlane:
                         if rest <= 0:
                             return False
                     core.registry.wait(rest)
+                    if core.host.forked:  # by a signal's handler
+                        return True
             finally:
                 core.flush_waiters -= 1
 

@@ -114,6 +114,11 @@ class ProducerBase:
         self._buffer_memory = plane.core.options.buffer_memory
         self._max_block_s = plane.core.options.max_block_ms / 1000
 
+    def _begin_again(self) -> None:
+        """Bind to new planes where there is a reason to (a forked child), or raise
+        IllegalStateError."""
+        raise failures.closed()
+
     def send(
         self,
         topic: str,
@@ -125,7 +130,7 @@ class ProducerBase:
     ) -> FutureRecordMetadata:
         """Accept one record and return the future of its outcome; see `KafkaProducer.send`."""
         if self._core.closing:
-            raise failures.closed()
+            self._begin_again()
         if value is None and key is None:
             raise failures.nothing_to_send()
         if headers is None:

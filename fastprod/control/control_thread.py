@@ -69,6 +69,11 @@ class ControlThread:
         self._stopping = True
         self._loop.wake()
 
+    def inherited(self) -> None:
+        """This process is a forked child. If the fork came from a callback we are this thread, and
+        its loop, which is the parent's business, must not go on."""
+        self._stopping = self._ended = True
+
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread's end; return whether it has ended."""
         if self._thread.ident is not None:
@@ -95,7 +100,8 @@ class ControlThread:
             except BaseException as error:
                 wait_s = _AFTER_ERROR_S
                 self._report(error)
-        self._finish()
+        if not self._ended:
+            self._finish()
 
     def _run_callbacks(self) -> int:
         """Run callbacks for a while; return how many batches still wait. A pass lets go of the

@@ -129,6 +129,13 @@ class Loop:
         self._wake_read.close()
         self._wake_write.close()
 
+    def inherited(self) -> None:
+        """Close all descriptors in a forked child: while it holds a copy of a connection, closing
+        the parent's does not end it."""
+        for key in list((self._selector.get_map() or {}).values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        self.close()
+
     def _wait_s(self, most: float) -> float:
         if self._calls:
             return 0.0

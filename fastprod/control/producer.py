@@ -7,12 +7,14 @@ engine never refers to the face, so that dropping the producer can end it.
 from __future__ import annotations
 
 import atexit
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fastprod import _backend, errors, failures
 from fastprod.config import ProducerConfig
-from fastprod.control import parts, refusals
+from fastprod.control import forks, parts, refusals
 from fastprod.control.control_thread import ControlThread
 from fastprod.control.journal import Journal
 from fastprod.control.loop import Loop
@@ -40,6 +42,9 @@ class Engine:
         self._loop = Loop(self._journal)
         options = config.plane_options()
         self.plane = _backend.DataPlane(options, self._loop.wake_fd)
+        # Set in a forked child: whoever goes on there makes a new engine, one of them, under it.
+        self.succession: threading.Lock | None = None
+        self._finalizer: Any = None
         self._fatal: Exception | None = None
         self._bootstrapping = False
         self._closing = False
@@ -86,6 +91,22 @@ class Engine:
             self.plane.stop()
             raise
         atexit.register(self._at_exit)
+        forks.watch(self)
+        multiprocessing = sys.modules.get("multiprocessing")
+        if multiprocessing is not None and multiprocessing.parent_process() is not None:
+            # Such a process ends without atexit's hooks, but not without these.
+            finalize = sys.modules["multiprocessing.util"].Finalize
+            self._finalizer = finalize(None, self._at_exit, exitpriority=0)
+
+    def inherited(self) -> None:
+        """This process is a forked child: everything of this engine goes on in the parent, and its
+        threads, its locks and the ends of its connections are there. Takes no lock."""
+        self.succession = threading.Lock()
+        self._closing = self._closed = True
+        atexit.unregister(self._at_exit)
+        self._thread.inherited()
+        self.plane.inherited()
+        self._loop.inherited()
 
     # What `send` asks (the seam)
 
@@ -176,6 +197,8 @@ class Engine:
             self._stop_plane()
         self._closed = True
         atexit.unregister(self._at_exit)
+        if self._finalizer is not None:
+            self._finalizer.cancel()
         self._thread.stop()
         if not inside and not self._thread.join(_JOIN_S):
             # A callback does not return. The data plane need not wait for it.
@@ -268,6 +291,7 @@ class Engine:
             self.close(0)
 
     def _end(self) -> None:
+        forks.forget(self)
         self._parts.close()
         self._stop_plane()
         self._loop.close()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from fastprod import _backend, config, errors, partitioners, serializers
+from fastprod import _backend, config, errors, failures, partitioners, serializers
 from fastprod.control.producer import Engine
 from fastprod.types import UndeliveredRecord
 
@@ -56,23 +56,36 @@ class KafkaProducer(_backend.ProducerBase):
             "value_serializer", settings["value_serializer"]
         )
         self._to_close = [settings["key_serializer"], settings["value_serializer"]]
-        plan = partitioners.plan(settings["partitioner"])
-        self._hashes_keys = plan.mode in _HASHING
+        self._plan = partitioners.plan(settings["partitioner"])
+        self._hashes_keys = self._plan.mode in _HASHING
+        engine = self._start(settings)
+        if settings["api_version"] is None:
+            engine.bootstrap(settings["bootstrap_timeout_ms"] / 1000)
+
+    def _start(self, settings: config.ProducerConfig) -> Engine:
         engine = Engine(settings)
-        self._choose_partition = plan.bind(engine.cluster)
+        self._choose_partition = self._plan.bind(engine.cluster)
         self._bind(
             engine.plane,
             engine,
             self._key_function,
             self._value_function,
-            getattr(_backend, plan.mode),
+            getattr(_backend, self._plan.mode),
             self._choose_partition,
             settings["compression_type"],
         )
         self._engine = engine
         self._closed = False
-        if settings["api_version"] is None:
-            engine.bootstrap(settings["bootstrap_timeout_ms"] / 1000)
+        return engine
+
+    def _begin_again(self) -> None:
+        """In a forked child: start anew, with the same options and nothing to deliver."""
+        engine = self._engine
+        if engine is None or self._closed or engine.succession is None:
+            raise failures.closed()
+        with engine.succession:
+            if self._engine is engine:
+                self._start(engine.config)
 
     def flush(self, timeout: float | None = None) -> None:
         """Send what waits at once and wait until all records sent so far are done.
@@ -108,6 +121,11 @@ class KafkaProducer(_backend.ProducerBase):
         engine = self._engine
         if engine is None or self._closed:
             return
+        if engine.succession is not None:
+            # Inherited over a fork and not used since: what there is to deliver is the parent's.
+            self._closed = True
+            self._close_serializers()
+            return
         undelivered = engine.close(seconds)
         self._closed = True
         self._close_serializers()
@@ -120,7 +138,9 @@ class KafkaProducer(_backend.ProducerBase):
 
     def undelivered(self) -> list[UndeliveredRecord]:
         """Return the records that were accepted but not delivered when `close` ran out of time."""
-        return [] if self._engine is None else self._engine.undelivered().records()
+        if self._engine is None or self._engine.succession is not None:
+            return []
+        return self._engine.undelivered().records()
 
     def partitions_for(self, topic: str) -> set[int]:
         """Return the numbers of the topic's partitions; a fresh set each time.
@@ -251,6 +271,8 @@ class KafkaProducer(_backend.ProducerBase):
         """Return the engine; IllegalStateError where the constructor did not get that far."""
         if self._engine is None:
             raise errors.IllegalStateError("This producer was never started.")
+        if self._engine.succession is not None and not self._closed:
+            self._begin_again()
         return self._engine
 
     def _close_serializers(self) -> None:
