@@ -15,6 +15,9 @@ from judges import PATIENCE_S, produce, read
 from fastprod import KafkaProducer
 from fastprod.testing import BrokerError, KafkaBroker
 
+# What is tested does not depend on the twin.
+pytestmark = pytest.mark.native_only
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[KafkaBroker]:

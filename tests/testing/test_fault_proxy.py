@@ -15,6 +15,9 @@ import pytest
 
 from fastprod.testing import BrokerError, FaultProxy
 
+# What is tested does not depend on the twin.
+pytestmark = pytest.mark.native_only
+
 PATIENCE_S = 60
 QUIET_S = 0.3
 WAYS = ["requests", "responses"]

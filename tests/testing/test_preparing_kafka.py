@@ -16,6 +16,9 @@ import pytest
 from fastprod.testing import BrokerError, KafkaBroker, MissingExtraError, _java, _ports
 from fastprod.testing._cache import process_lock
 
+# What is tested does not depend on the twin.
+pytestmark = pytest.mark.native_only
+
 INSTALL = r"pip install 'fastprod\[broker\]'"
 
 

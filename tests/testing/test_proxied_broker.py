@@ -12,6 +12,9 @@ from fastprod import KafkaProducer
 from fastprod.errors import KafkaTimeoutError
 from fastprod.testing import FaultProxy, KafkaBroker, Request, Tap
 
+# What is tested does not depend on the twin.
+pytestmark = pytest.mark.native_only
+
 PRODUCE, METADATA, API_VERSIONS = 0, 3, 18
 
 
