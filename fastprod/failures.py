@@ -7,7 +7,7 @@ Every function returns the exception, it does not raise it. Broker errors are no
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastprod import errors
 
@@ -177,6 +177,13 @@ def inherited(topic: str, partition: int) -> Exception:
     )
     error.maybe_written = True
     return error
+
+
+def seconds(timeout: Any) -> float:
+    """Return a timeout as a float; TypeError for what is no number (a str is none, though float() would read it)."""
+    if isinstance(timeout, (str, bytes, bytearray)) or not hasattr(timeout, "__float__"):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r:.80}")
+    return float(timeout)
 
 
 def not_done_in_time(seconds: float) -> Exception:

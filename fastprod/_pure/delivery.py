@@ -320,7 +320,7 @@ class FutureRecordMetadata:
         return metadata_of(outcome, index, self)
 
     def _await(self, timeout: float | None) -> tuple[BatchOutcome, int]:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + failures.seconds(timeout)
         host = self._outcome.host
         inside = host.on_control_thread()
         while True:

@@ -227,6 +227,16 @@ class TestFutures:
         assert hash(futures[0].value) == hash(RecordMetadata(*futures[0].value))
 
 
+class TestTimeouts:
+    @pytest.mark.parametrize("wrong", ["3", b"3", [3], "soon"])
+    def test_what_is_no_number_is_refused(self, rig: MakeRig, wrong: Any) -> None:
+        future = rig(**HELD).send(b"v")
+        with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+            future.get(wrong)
+        with pytest.raises(errors.KafkaTimeoutError):
+            future.get(True - 1)
+
+
 class TestRings:
     """What refers to itself is found by the garbage collector, batches in C included."""
 
