@@ -140,7 +140,8 @@ class ScriptedBroker(Cluster):
 
     @property
     def by_hand(self) -> bool:
-        """Whether Produce requests wait for the test (`next_produce`), unless another rule is about them."""
+        """Whether Produce requests wait for the test (`next_produce`), unless another rule is about them. When it is
+        switched off those that still wait are answered honestly."""
         return self._hand is not None
 
     @by_hand.setter
@@ -149,6 +150,10 @@ class ScriptedBroker(Cluster):
             if self._hand is not None:
                 self._hand.remove()
             self._hand = self.on_produce().hold() if wanted else None
+            left = [] if wanted else self._held(Api.PRODUCE)
+            self._waiting = [each for each in self._waiting if each not in left]
+        for pending in left:
+            pending.answer()
 
     def next_produce(self, timeout_s: float = _WAIT_S) -> Pending:
         """Return the next Produce request that waits for the test, waiting for it up to `timeout_s`.
@@ -291,11 +296,14 @@ class ScriptedBroker(Cluster):
         with self._changed:
             self._changed.notify_all()
 
-    def held(self, pending: Pending) -> None:
-        """Leave a request to the test."""
+    def held(self, pending: Pending, rule: Rule) -> bool:
+        """Leave a request to the test; False if the rule that says so has been ended meanwhile."""
         with self._changed:
+            if self.script.ended(rule):
+                return False
             self._waiting.append(pending)
             self._changed.notify_all()
+            return True
 
     def complain(self, what: str) -> None:
         """Note what no sound client sends, or this double cannot answer."""

@@ -198,17 +198,17 @@ class Cluster:
         """What the validation of records has against a batch (LogValidator of Apache Kafka)."""
         start = topic.partitions[batch.partition].log.start
         if len(batch.data) > topic.largest:
-            return Verdict(MESSAGE_TOO_LARGE, log_start_offset=start)
+            return Verdict(MESSAGE_TOO_LARGE)
         if batch.problem is not None:
-            return Verdict(batch.problem.code, message=batch.problem.why, log_start_offset=start)
+            return Verdict(batch.problem.code, log_start_offset=-1 if batch.problem.early else start)
         place = f"topic partition {topic.name}-{batch.partition}"
         wrong = [
-            (index, f"Compacted topic cannot accept message without key in {place}.")
+            (index, f"Compacted topic cannot accept message without key in {place}")
             for index, record in enumerate(batch.records)
             if topic.compacted and record.key is None
         ]
         if wrong:
-            why = "One or more records have been rejected"
+            why = f"One or more records have been rejected due to {len(wrong)} record errors in total"
             return Verdict(INVALID_RECORD, message=why, record_errors=tuple(wrong), log_start_offset=start)
         if self._release.latest_ms is not None:
             latest = time.time() * 1000 + self._release.latest_ms

@@ -17,12 +17,16 @@ from fastprod.testing.scripted.bodies import plain_body
 
 CORRUPT_MESSAGE: Final = 2
 INVALID_RECORD: Final = 87
+UNKNOWN_SERVER_ERROR: Final = -1
 SEQUENCES: Final = 2**31
 HEADER_SIZE: Final = 61
 # baseOffset, batchLength, partitionLeaderEpoch, magic, crc, attributes, lastOffsetDelta, baseTimestamp, maxTimestamp,
 # producerId, producerEpoch, baseSequence, count
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+_MAGIC_AT: Final = 16
 _CRC_FROM: Final = 21
+# Of the oldest format, which a broker still checks first.
+_SMALLEST_LENGTH: Final = 14
 _CONTROL: Final = 0x20
 _TRANSACTIONAL: Final = 0x10
 
@@ -38,10 +42,12 @@ class Record(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong with a batch: the error code that a broker answers, and why."""
+    """What is wrong with a batch: the error code that a broker answers, and why (which it keeps to itself). `early`:
+    found before the partition's log is looked at, so that the answer does not know where that starts."""
 
     code: int
     why: str
+    early: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +106,9 @@ class Batch:
 
 
 class _Wrong(Exception):
-    def __init__(self, code: int, why: str) -> None:
+    def __init__(self, code: int, why: str, early: bool = False) -> None:
         super().__init__(why)
-        self.problem = Problem(code, why)
+        self.problem = Problem(code, why, early)
 
 
 def read_batch(topic: str, partition: int, data: bytes | None, topic_id: uuid.UUID | None = None) -> Batch:
@@ -117,19 +123,11 @@ def read_batch(topic: str, partition: int, data: bytes | None, topic_id: uuid.UU
 
 
 def _read_header(bare: Batch) -> Batch:
-    data = bare.data
-    if len(data) < HEADER_SIZE:
-        raise _Wrong(INVALID_RECORD, f"a batch has at least {HEADER_SIZE} bytes, and there are {len(data)}")
-    _, length, _, magic, *covered = _HEADER.unpack_from(data)
-    if magic != 2:
-        raise _Wrong(INVALID_RECORD, f"format {magic} instead of 2")
-    if length + 12 < HEADER_SIZE:
-        raise _Wrong(CORRUPT_MESSAGE, f"a batch that gives its own size as {length + 12}")
-    if length + 12 != len(data):
-        raise _Wrong(INVALID_RECORD, f"a batch of {length + 12} bytes in {len(data)}, where one batch should be")
-    _, attributes, _, first_ms, max_ms, producer_id, epoch, sequence, count = covered
+    data = bare.data[: _size(bare.data)]
+    _, _, _, _, _, attributes, _, first_ms, max_ms, producer_id, epoch, sequence, count = _HEADER.unpack_from(data)
     return dataclasses.replace(
         bare,
+        data=data,
         producer_id=producer_id,
         epoch=epoch,
         sequence=sequence,
@@ -140,13 +138,37 @@ def _read_header(bare: Batch) -> Batch:
     )
 
 
+def _size(data: bytes) -> int:
+    """Return the size of the one batch in there. Like a broker, overlook what may be the beginning of another one."""
+    size = _whole_batch(data)
+    if size is None:
+        raise _Wrong(INVALID_RECORD, f"no whole batch in {len(data)} bytes", early=True)
+    if data[_MAGIC_AT] != 2:
+        raise _Wrong(INVALID_RECORD, f"format {data[_MAGIC_AT]} instead of 2", early=True)
+    if _whole_batch(data[size:]) is not None:
+        raise _Wrong(INVALID_RECORD, f"more than one batch in {len(data)} bytes", early=True)
+    if size < HEADER_SIZE:
+        raise _Wrong(CORRUPT_MESSAGE, f"a batch of {size} bytes", early=True)
+    return size
+
+
+def _whole_batch(data: bytes) -> int | None:
+    """Return the size of the batch that the bytes begin with, None if not all of it is there."""
+    if len(data) <= _MAGIC_AT:
+        return None
+    (length,) = struct.unpack_from(">i", data, 8)
+    if length < _SMALLEST_LENGTH or data[_MAGIC_AT] > 2:
+        raise _Wrong(CORRUPT_MESSAGE, f"a batch of length {length} and format {data[_MAGIC_AT]}", early=True)
+    return length + 12 if length + 12 <= len(data) else None
+
+
 def _check_header(batch: Batch) -> None:
     """Check what a broker checks before it looks at the records, in its order."""
     base, _, _, _, crc, _, last_delta, *_ = _HEADER.unpack_from(batch.data)
     if base != 0:
         raise _Wrong(INVALID_RECORD, f"base offset {base} instead of 0")
     if _crc32c(batch.data[_CRC_FROM:]) != crc:
-        raise _Wrong(CORRUPT_MESSAGE, "the CRC does not fit")
+        raise _Wrong(CORRUPT_MESSAGE, "the CRC does not fit", early=True)
     if batch.attributes & _CONTROL:
         raise _Wrong(INVALID_RECORD, "a control batch from a client")
     if batch.count <= 0 or last_delta + 1 != batch.count:
@@ -158,6 +180,9 @@ def _check_header(batch: Batch) -> None:
 def _read_records(batch: Batch) -> tuple[Record, ...]:
     try:
         body = plain_body(batch.codec, batch.data[HEADER_SIZE:])
+    except ValueError as error:
+        raise _Wrong(UNKNOWN_SERVER_ERROR, str(error)) from error
+    try:
         reader = _Reader(body)
         records = tuple(_read_record(reader, batch.base_timestamp_ms, place) for place in range(batch.count))
     except (ValueError, IndexError, UnicodeDecodeError) as error:
@@ -184,6 +209,7 @@ def _read_record(reader: _Reader, base_ms: int, place: int) -> Record:
     if reader.at != end:
         raise ValueError(f"record {place} gives its size as {size} and ends {reader.at - end:+} bytes from there")
     if offset != place:
+        # Stricter than a broker, which keeps what it is given and lets consumers find out.
         raise ValueError(f"record {place} gives its offset delta as {offset}")
     return Record(offset, timestamp_ms, key, value, tuple(headers))
 

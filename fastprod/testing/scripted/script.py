@@ -229,6 +229,11 @@ class Script:
                     return True
             return False
 
+    def ended(self, rule: Rule) -> bool:
+        """Say whether a rule without a number of times has been removed."""
+        with self.lock:
+            return rule.left is None and all(each is not rule for each in self._lasting)
+
     def holds(self, api: int) -> bool:
         """Say whether there is a rule that leaves requests of this API to the test."""
         with self.lock:

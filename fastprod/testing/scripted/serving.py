@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastprod.testing.scripted.connection import Connection
 from fastprod.testing.scripted.honest import UNSUPPORTED_VERSION
 from fastprod.testing.scripted.log import Verdict
-from fastprod.testing.scripted.records import Batch, Problem, read_batch
+from fastprod.testing.scripted.records import UNKNOWN_SERVER_ERROR, Batch, Problem, read_batch
 from fastprod.testing.scripted.releases import Api
 from fastprod.testing.scripted.requests import Pending, Request
 from fastprod.testing.scripted.script import Act, Rule, Shape
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastprod.testing.scripted.broker import ScriptedBroker
 
 _INVALID_REQUIRED_ACKS: Final = 21
+_NO_TRANSACTIONAL_ID: Final = 53
 _UNSUPPORTED_COMPRESSION_TYPE: Final = 76
 _ZSTD: Final = 4
 _FIRST_WITH_ZSTD: Final = 7
@@ -41,8 +42,7 @@ class Worker:
             connection.close()
             return
         self._broker.came(request)
-        low, high = self._broker.offered.get(request.api, (0, -1))
-        if not low <= request.version <= high:
+        if not self._offers(request.api, request.version):
             self._out_of_range(connection, request)
         elif request.message is None:
             self._give_up(connection, request)
@@ -63,19 +63,25 @@ class Worker:
         """Note an error that the script raised."""
         self._broker.failed(error)
 
+    def _offers(self, api: int, version: int) -> bool:
+        low, high = self._broker.offered.get(api, (0, -1))
+        return low <= version <= high
+
     def _read(self, connection: Connection, frame: bytes) -> Request | None:
         api, version, correlation_id = struct.unpack_from(">hhi", frame)
         at = time.monotonic()
         message: Any = None
+        client_id = None
         try:
             client_id = _client_id(frame)
             _, message = read_request(frame)
         except NoSuchMessageError:
-            # Its header is as old as the protocol, so that much can be told.
             pass
         except ValueError as error:
-            self.malformed(str(error))
-            return None
+            if self._offers(api, version):
+                self.malformed(str(error))
+                return None
+            # What is not offered is not read either.
         acks = message.acks if api == Api.PRODUCE and message is not None else -1
         return Request(
             api=Api(api) if api in Api.__members__.values() else api,
@@ -97,12 +103,19 @@ class Worker:
             name = topic.name if hasattr(topic, "name") else self._broker.topic_name(topic_id)
             for part in topic.partition_data:
                 batch = read_batch(name, part.index, part.records, topic_id)
-                problem = None
                 if acks not in (-1, 0, 1):
-                    problem = Problem(_INVALID_REQUIRED_ACKS, f"acks={acks}")
+                    problem: Problem | None = Problem(_INVALID_REQUIRED_ACKS, f"acks={acks}", early=True)
                 elif batch.codec == _ZSTD and version < _FIRST_WITH_ZSTD:
-                    problem = Problem(_UNSUPPORTED_COMPRESSION_TYPE, f"zstd in Produce {version}")
-                found.append(batch if problem is None else dataclasses.replace(batch, problem=problem))
+                    problem = Problem(_UNSUPPORTED_COMPRESSION_TYPE, f"zstd in Produce {version}", early=True)
+                elif batch.codec > _ZSTD and version < _FIRST_WITH_ZSTD:
+                    problem = Problem(UNKNOWN_SERVER_ERROR, f"codec {batch.codec}", early=True)
+                elif batch.transactional and message.transactional_id is None:
+                    problem = Problem(_NO_TRANSACTIONAL_ID, "transactional, and no id", early=True)
+                else:
+                    problem = batch.problem
+                if problem is not None:
+                    self._broker.complain(f"node {self._node}: batch for {name}-{part.index}: {problem.why}")
+                found.append(dataclasses.replace(batch, problem=problem))
         return tuple(found)
 
     def _out_of_range(self, connection: Connection, request: Request) -> None:
@@ -122,9 +135,11 @@ class Worker:
 
     def _act(self, connection: Connection, pending: Pending) -> None:
         rules, batches = self._broker.script.for_request(pending.request)
-        act = next((rule.act for rule in rules if rule.act is not Act.ANSWER), Act.ANSWER)
-        if act is Act.HOLD:
-            self._broker.held(pending)
+        chosen = next((rule for rule in rules if rule.act is not Act.ANSWER), None)
+        act = Act.ANSWER if chosen is None else chosen.act
+        if chosen is not None and act is Act.HOLD:
+            if not self._broker.held(pending, chosen):
+                pending.answer()
         elif act is Act.DROP:
             pending.drop()
         elif act is Act.LOSE:

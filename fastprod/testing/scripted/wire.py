@@ -55,7 +55,7 @@ def write_response(message: Any, correlation_id: int) -> bytes:
 
 
 class Maker:
-    """Makes the entities of one response, `make("ProduceResponse", ...)`; fields that this version lacks are left out."""
+    """Makes the entities of one response: `make("ProduceResponse", ...)` leaves out fields that this version lacks."""
 
     def __init__(self, api: int, version: int) -> None:
         self._module = importlib.import_module(_schema(api, version, "response").__module__)
