@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from raw_client import RawClient, batch, client
 
-from fastprod.testing import Api, ScriptedBroker, Verdict
+from fastprod.testing import Api, Pending, ScriptedBroker, Verdict
+from fastprod.testing.scripted.script import RefusalShape, Rule
 
 
 @pytest.fixture
@@ -126,3 +129,22 @@ def test_the_fixture(scripted_broker: ScriptedBroker) -> None:
 
 def test_the_fixture_by_default(scripted_broker: ScriptedBroker) -> None:
     assert (scripted_broker.topics, scripted_broker.version) == ({}, "4.3")
+
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+(SECTION,) = re.findall(r"<!-- scripted:begin -->\n(.*?)<!-- scripted:end -->", README, re.DOTALL)
+
+
+def test_the_example_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "1 2\n"
+
+
+def test_names_in_the_readme_exist(broker: ScriptedBroker) -> None:
+    table = SECTION.partition("| | |")[2]
+    named = re.findall(r"`\.?([a-z_]+)[(=` ]", table)
+    assert len(named) > 40
+    known = {*dir(broker), *dir(Pending), *dir(Rule), *RefusalShape.__annotations__}
+    # An argument, and a word of the language.
+    assert set(named) - known == {"times", "with"}
