@@ -326,6 +326,24 @@ class TestCluster:
             with client(broker.address(2)) as again:
                 assert again.metadata().brokers
 
+    def test_frozen(self, broker: ScriptedBroker, raw: RawClient) -> None:
+        broker.by_hand = True
+        raw.produce("t", 0, batch(b"a"), answered=False)
+        pending = broker.next_produce()
+        broker.pause()
+        pending.accept()
+        raw.produce("t", 0, batch(b"b"), answered=False)
+        with client(broker.address()) as other:  # by the operating system, for the time being
+            other.produce("t", 1, batch(b"c"), 9, answered=False)
+            raw.socket.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                raw.socket.recv(1)
+            broker.nothing_more()
+            broker.resume()
+            assert {broker.next_produce().batch.values[0] for _ in range(2)} == {b"b", b"c"}
+            raw.socket.settimeout(20)
+            assert code(raw.receive(Api.PRODUCE, 9).responses[0].partition_responses[0]) == 0
+
     def test_new_connections_refused(self, broker: ScriptedBroker, raw: RawClient) -> None:
         raw.metadata()
         broker.refuse_connections()

@@ -235,6 +235,14 @@ class ScriptedBroker(Cluster):
             self._unlisted.discard(node)
         self._node(node).accept_connections()
 
+    def pause(self, node: int = 1) -> None:
+        """Freeze a node: connections stay open, and it reads, answers and accepts nothing."""
+        self._node(node).pause()
+
+    def resume(self, node: int = 1) -> None:
+        """Let a paused node go on."""
+        self._node(node).resume()
+
     def refuse_connections(self, node: int = 1) -> None:
         """Refuse new connections to a node; those that there are stay. `up` takes them again."""
         self._node(node).refuse_connections()

@@ -111,7 +111,7 @@ class Connection:
         return True
 
     def _flush(self) -> None:
-        if self.closed:
+        if self.closed or self.node.paused:
             return
         while self._turns and self._turns[0].data is not None and not self._stalled and not self._last:
             turn = self._turns.popleft()

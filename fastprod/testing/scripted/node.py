@@ -39,6 +39,7 @@ class Node:
     def __init__(self, node_id: int, handler: Handler) -> None:
         self.id = node_id
         self.connections: set[Connection] = set()
+        self.paused = False
         self._handler = handler
         self._selector = selectors.DefaultSelector()
         self._calls: deque[Callable[[], None]] = deque()
@@ -86,7 +87,7 @@ class Node:
         def refuse() -> None:
             if self._listening:
                 self._listening = False
-                self._selector.unregister(self._listener)
+                self._unregister(self._listener)
                 self._listener.close()
                 self._listener = _bound(self.port)
 
@@ -95,6 +96,31 @@ class Node:
     def accept_connections(self) -> None:
         """Take connections again."""
         self.run(self._listen)
+
+    def pause(self) -> None:
+        """Read, write and accept nothing; what clients send stays in the sockets."""
+
+        def pause() -> None:
+            self.paused = True
+            for each in (self._listener, *(connection.socket for connection in self.connections)):
+                self._unregister(each)
+
+        self.run(pause)
+
+    def resume(self) -> None:
+        """Go on where it was paused."""
+
+        def resume() -> None:
+            if not self.paused:
+                return
+            self.paused = False
+            if self._listening:
+                self._selector.register(self._listener, selectors.EVENT_READ)
+            for connection in list(self.connections):
+                self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+                connection.on_writable()
+
+        self.run(resume)
 
     def drop_connections(self) -> None:
         """Close every connection."""
@@ -128,13 +154,14 @@ class Node:
 
     def watch(self, connection: Connection) -> None:
         """Watch a connection for what it waits for."""
+        if self.paused:
+            return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.wants_to_write else 0)
         self._selector.modify(connection.socket, events, connection)
 
     def forget(self, connection: Connection) -> None:
         """Watch a connection no more."""
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(connection.socket)
+        self._unregister(connection.socket)
         self.connections.discard(connection)
 
     def _post(self, call: Callable[[], None]) -> None:
@@ -147,7 +174,8 @@ class Node:
         if not self._listening:
             self._listening = True
             self._listener.listen(_BACKLOG)
-            self._selector.register(self._listener, selectors.EVENT_READ)
+            if not self.paused:
+                self._selector.register(self._listener, selectors.EVENT_READ)
 
     def _serve(self) -> None:
         while not self._ended:
@@ -162,6 +190,10 @@ class Node:
                     self._attend(key.data, events)
             self._run_calls()
         self._close()
+
+    def _unregister(self, sock: socket.socket) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(sock)
 
     def _attend(self, connection: Connection, events: int) -> None:
         if events & selectors.EVENT_WRITE and not connection.closed:
