@@ -22,7 +22,7 @@ def broker() -> Iterator[ScriptedBroker]:
 
 
 @pytest.fixture
-def two(request: pytest.FixtureRequest) -> Iterator[ScriptedBroker]:
+def two() -> Iterator[ScriptedBroker]:
     """Two nodes; "t" has one partition, which node 1 leads."""
     with ScriptedBroker({"t": 1}, nodes=2) as made:
         made.next_identity = (77, 0)
