@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 from typing import Any
@@ -32,6 +33,18 @@ def test_no_send_before_pid(broker: ScriptedBroker, make: Make) -> None:
     assert offsets(futures) == [0, 1]
     assert {each.producer_id for each in broker.log("t")} == {ID}
     assert broker.count(Api.INIT_PRODUCER_ID) == 5
+
+
+@pytest.mark.parametrize("identity", [{"producer_id": -5}, {"producer_epoch": -3}])
+def test_no_send_before_pid_and_none_that_is_no_id(
+    broker: ScriptedBroker, make: Make, identity: dict[str, int]
+) -> None:
+    """With a negative one a broker would take our batches for those of a producer without idempotence."""
+    broker.on(Api.INIT_PRODUCER_ID, times=1).answer(edit=lambda said: dataclasses.replace(said, **identity))
+    made = make(**SINGLE)
+    assert offsets(send(made, b"1")) == [0]
+    assert broker.log("t")[0].stamp == (ID, 0, 0)
+    assert broker.count(Api.INIT_PRODUCER_ID) == 2
 
 
 def test_sequence_by_record_count(broker: ScriptedBroker, make: Make) -> None:
