@@ -104,6 +104,28 @@ def test_five_in_flight_and_the_first_one_alone(broker: ScriptedBroker, make: Ma
     assert broker.values("t") == [b"2", b"3"]
 
 
+def test_five_in_flight_and_those_acknowledged_meanwhile(two: ScriptedBroker, make: Make) -> None:
+    """A leader recognizes a producer's last five batches. The first is in flight to the old one, and written; were six
+    sent past it, its retry would be taken for refused and written again."""
+    made = proven(two, make, metadata_max_age_ms=100)
+    futures = send(made, b"1")
+    old = two.next_produce()
+    two.append(old.batch)
+    two.move_leader("t", 0, 2)
+    asked = two.count(Api.METADATA)
+    two.wait_for(Api.METADATA, asked + 2)
+    for number in range(2, 6):
+        futures += send(made, b"%d" % number)
+        two.next_produce().accept()
+        assert offsets(futures[1:]) == list(range(2, number + 1))
+    futures += send(made, b"6")
+    two.nothing_more()
+    old.drop()
+    two.by_hand = False
+    assert offsets(futures) == [1, 2, 3, 4, 5, 6]
+    assert two.values("t") == [b"first", b"1", b"2", b"3", b"4", b"5", b"6"]
+
+
 @pytest.mark.parametrize("code", [2, 19, 7])
 def test_in_flight_retried_in_order(broker: ScriptedBroker, make: Make, code: int) -> None:
     made = proven(broker, make)
