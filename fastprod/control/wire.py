@@ -114,6 +114,11 @@ def _read_api_versions(version: int, frame: bytes) -> Answer[OfferedVersions]:
 def _read_init_producer_id(version: int, frame: bytes) -> Answer[NewIdentity]:
     _, response = decode_response(InitProducerIdResponse, version, frame)
     identity = NewIdentity(response.error_code, response.producer_id, response.producer_epoch)
+    if identity.error_code == 0 and (identity.producer_id < 0 or identity.epoch < 0):
+        # Brokers take a batch with such an id for one without idempotence.
+        raise errors.KafkaProtocolError(
+            f"InitProducerId: producer id {identity.producer_id} with epoch {identity.epoch}"
+        )
     return Answer(identity, response.throttle_time_ms)
 
 

@@ -8,7 +8,7 @@ class BrokerError(RuntimeError):
 
 
 class MissingExtraError(BrokerError, ImportError):
-    """A package of the `broker` extra is needed and not installed."""
+    """A package of an extra (`broker` unless told otherwise) is needed and not installed."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what}. Install it with: pip install 'fastprod[broker]'")
+    def __init__(self, what: str, extra: str = "broker") -> None:
+        super().__init__(f"{what}. Install it with: pip install 'fastprod[{extra}]'")

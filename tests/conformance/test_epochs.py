@@ -1,0 +1,129 @@
+"""Items 48 to 51: a batch fails for good, and what happens to those behind it and beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastprod import errors
+from fastprod.testing import Api, ScriptedBroker
+
+from .conftest import Make
+from .story import ID, eventually, in_flight, offsets, proven, send
+
+
+@pytest.mark.parametrize("code", [10, 29, 32, 44, 87])
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_fatal_first_followers_recover(broker: ScriptedBroker, make: Make, code: int, place: int) -> None:
+    """They are answered 45, renumbered from 0 under the next epoch and written, in order, without a gap in offsets."""
+    made = proven(broker, make)
+    futures, requests = in_flight(broker, made, 5)
+    for number, request in enumerate(requests):
+        if number == place:
+            request.refuse(code)
+        else:
+            request.answer()
+    broker.by_hand = False
+    (last,) = send(made, b"6")
+    failed = futures.pop(place)
+    with pytest.raises(errors.for_code(code)) as caught:
+        failed.get(20)
+    assert caught.value.maybe_written is False  # type: ignore[attr-defined]
+    assert offsets([*futures, last]) == [1, 2, 3, 4, 5]
+    left = [b"%d" % number for number in range(1, 7) if number != place + 1]
+    assert broker.values("t") == [b"first", *left]
+    stamps = [each.stamp for each in broker.log("t")]
+    before = place + 1
+    assert stamps == [(ID, 0, number) for number in range(before)] + [(ID, 1, number) for number in range(6 - before)]
+    assert broker.count(Api.INIT_PRODUCER_ID) == 1
+
+
+def test_strict_mode_followers_fail(broker: ScriptedBroker, make: Make) -> None:
+    """With `strict_order` those that hold a sequence fail; those that hold none go on under the next epoch."""
+    made = proven(broker, make, strict_order=True)
+    futures, requests = in_flight(broker, made, 5)
+    futures += send(made, b"6", b"7")
+    requests[0].accept()
+    requests.append(broker.next_produce())
+    assert requests[-1].batch.values == [b"6"]
+    requests[1].refuse(87)
+    for each in requests[2:]:
+        each.answer()
+    broker.by_hand = False
+    assert futures[0].get(20).offset == 1
+    with pytest.raises(errors.InvalidRecordError):
+        futures[1].get(20)
+    for each in futures[2:6]:
+        with pytest.raises(errors.OutOfOrderSequenceNumberError, match="strict_order"):
+            each.get(20)
+        assert each.exception.maybe_written is False
+    assert futures[6].get(20).offset == 2
+    assert broker.values("t") == [b"first", b"1", b"7"]
+    assert broker.log("t")[-1].stamp == (ID, 1, 0)
+
+
+def test_strict_mode_followers_fail_that_wait_for_a_retry(broker: ScriptedBroker, make: Make) -> None:
+    made = proven(broker, make, strict_order=True)
+    futures, requests = in_flight(broker, made, 4)
+    requests[0].refuse(19)
+    for each in requests[1:]:
+        each.answer()
+    broker.next_produce().refuse(87)
+    with pytest.raises(errors.InvalidRecordError):
+        futures[0].get(20)
+    for each in futures[1:]:
+        with pytest.raises(errors.OutOfOrderSequenceNumberError):
+            each.get(20)
+    broker.nothing_more()
+    assert broker.values("t") == [b"first"]
+
+
+def test_bump_on_45_next_batch(broker: ScriptedBroker, make: Make) -> None:
+    """A leader with another idea of our sequences: one bump, and from 0."""
+    made = proven(broker, make)
+    futures = send(made, b"1", b"2")
+    requests = [broker.next_produce() for _ in futures]
+    for each in requests:
+        each.refuse(45)
+    again = broker.next_produce()
+    assert again.batch.stamp == (ID, 1, 0)
+    broker.nothing_more(0.1)
+    again.accept()
+    last = broker.next_produce()
+    assert last.batch.stamp == (ID, 1, 1)
+    last.accept()
+    assert offsets(futures) == [1, 2]
+    assert broker.count(Api.INIT_PRODUCER_ID) == 1
+
+
+def test_bump_leaves_healthy_tp(broker: ScriptedBroker, make: Make) -> None:
+    """Others keep the old epoch until nothing of theirs is in flight, and then begin at 0."""
+    made = proven(broker, make)
+    broker.by_hand = False
+    send(made, b"first", partition=1)[0].get(20)
+    broker.by_hand = True
+    (failing,) = send(made, b"x")
+    refused = broker.next_produce()
+    healthy = send(made, b"1", partition=1)
+    busy = [broker.next_produce()]
+    healthy += send(made, b"2", partition=1)
+    busy.append(broker.next_produce())
+    assert [each.batch.stamp for each in busy] == [(ID, 0, 1), (ID, 0, 2)]
+    refused.refuse(87)
+    eventually(lambda: failing.failed())
+    (next_,) = send(made, b"y")
+    bumped = broker.next_produce()
+    assert (bumped.batch.partition, bumped.batch.stamp) == (0, (ID, 1, 0))
+    healthy += send(made, b"3", partition=1)
+    broker.nothing_more()
+    busy[0].refuse(19)
+    busy[1].answer()
+    bumped.accept()
+    for number in (1, 2):
+        again = broker.next_produce()
+        assert (again.batch.partition, again.batch.stamp) == (1, (ID, 0, number))
+        again.accept()
+    last = broker.next_produce()
+    assert (last.batch.partition, last.batch.stamp) == (1, (ID, 1, 0))
+    last.accept()
+    assert next_.get(20).offset == 1
+    assert offsets(healthy) == [1, 2, 3]
