@@ -360,6 +360,25 @@ class TestStrictOrder:
                 each.get(10)
         fake.nothing_more()
 
+    def test_what_came_before_the_failed_one_is_written(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+        """It waits for its own retry, and is not behind anything."""
+        made = proven(fake, fake_producer, strict_order=True, retry_backoff_ms=500)
+        futures, requests = five(fake, made)
+        requests[0].refuse(19)
+        requests[1].refuse(87)
+        for each in requests[2:]:
+            each.refuse(45)
+        again = fake.next()
+        assert (again.batch.stamp, again.batch.values) == ((ID, 1, 0), [b"1"])
+        again.accept()
+        assert futures[0].get(10).offset == 1
+        with pytest.raises(errors.InvalidRecordError):
+            futures[1].get(10)
+        for each in futures[2:]:
+            with pytest.raises(errors.OutOfOrderSequenceNumberError):
+                each.get(10)
+        fake.nothing_more()
+
     def test_an_expiry_leaves_a_gap_as_well(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
         """The first one was refused, so it is certainly not in the log, and time runs out before it is sent again."""
         options = {"request_timeout_ms": 2000, "delivery_timeout_ms": 2000, "retry_backoff_ms": 1000}
