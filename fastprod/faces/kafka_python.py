@@ -99,8 +99,10 @@ class KafkaProducer(_backend.ProducerBase):
         `timeout`: seconds, None for as long as delivery takes (`delivery_timeout_ms` at most).
         What is not delivered by then fails with IllegalStateError, and after everything was
         stopped and closed KafkaTimeoutError says how many records `undelivered()` holds. Another
-        call does nothing. In a delivery callback it acts as `close(0)`. Serializers that have a
-        `close` are closed as well. `null_logger` is there for kafka-python's sake.
+        call does nothing, unless Ctrl-C ended this one: records go on being delivered then, and
+        `close` can be called again, with or without patience. In a delivery callback it acts as
+        `close(0)`. Serializers that have a `close` are closed as well. `null_logger` is there for
+        kafka-python's sake.
 
         Raises KafkaTimeoutError as said and ValueError for a timeout that is none.
         """
