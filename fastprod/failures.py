@@ -174,6 +174,14 @@ def not_done_in_time(seconds: float) -> Exception:
     return errors.KafkaTimeoutError(f"Timeout after waiting for {seconds} secs.")
 
 
+def bad_timeout(value: object) -> Exception:
+    return TypeError(f"timeout must be a number of seconds or None, not {value!r:.80}")
+
+
+def not_a_timeout(value: object) -> Exception:
+    return ValueError(f"Invalid timeout: {value}. It is in seconds, or None for as long as it takes.")
+
+
 def flush_in_callback() -> Exception:
     return errors.IllegalStateError(
         "flush() in a delivery callback would wait for itself; call it from another thread."

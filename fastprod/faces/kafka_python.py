@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from fastprod import _backend, config, errors, partitioners, serializers
+from fastprod import _backend, config, errors, partitioners, serializers, waiting
 from fastprod.control.producer import Engine
 from fastprod.types import UndeliveredRecord
 
@@ -263,8 +263,7 @@ class KafkaProducer(_backend.ProducerBase):
 
 def _seconds(timeout: float | None) -> float | None:
     """Return the timeout if it is one: None, or 0 to threading.TIMEOUT_MAX seconds."""
-    # Comparisons with NaN are false, so it is refused as well.
-    if timeout is not None and not 0 <= timeout <= threading.TIMEOUT_MAX:
+    if timeout is not None and not 0 <= waiting.seconds_of(timeout) <= threading.TIMEOUT_MAX:
         raise ValueError(
             f"Invalid timeout: {timeout}. It is in seconds, from 0 to {threading.TIMEOUT_MAX:.0f}, "
             "or None for none."

@@ -156,6 +156,7 @@ class FakeBroker:
         self.asked_at: dict[str, float] = {}
         self.log: dict[tuple[str, int], list[bytes | None]] = {}
         self.connections: list[_Connection] = []
+        self.errors: list[Exception] = []
         self._waiting: queue.Queue[Produced] = queue.Queue()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
@@ -165,8 +166,9 @@ class FakeBroker:
     def __enter__(self) -> FakeBroker:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.close()
+        assert kind is not None or not self.errors, self.errors
 
     def close(self) -> None:
         """Stop listening and close every connection."""
@@ -221,6 +223,10 @@ class FakeBroker:
             with contextlib.suppress(OSError, EOFError):
                 while True:
                     self._handle(connection, connection.read_frame())
+        except Exception as error:
+            # A wrong request, or a test's own judge.
+            self.errors.append(error)
+            raise
         finally:
             connection.close()
             self.connections.remove(connection)

@@ -403,7 +403,10 @@ class TestMaxBlock:
         for each in (large, small):
             each.join()
         assert sorted(accepted) == ["large", "small"]
-        assert sorted(len(fake.next().batch.data) // 10_000 for _ in range(2)) == [0, 7]
+        batches = list(fake.next().batches)
+        if len(batches) == 1:  # they may leave in one request as well
+            batches += fake.next().batches
+        assert sorted(len(each.data) // 10_000 for each in batches) == [0, 7]
 
     def test_one_at_a_time_in_order(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
         made = fake_producer(batch_size=0, buffer_memory=10_000, max_block_ms=60_000)
