@@ -279,8 +279,7 @@ class Connection:
                 return
             except ConnectionError as error:
                 # A server that closes before it has read our request resets the connection.
-                words = self._words_for_end()
-                self._close(errors.KafkaConnectionError(f"{words} ({error.strerror or error})"))
+                self._close(f"{self._words_for_end()} ({error.strerror or error})")
                 return
             if not data:
                 self._close(self._words_for_end())
