@@ -61,7 +61,7 @@ class TestBootstrap:
         self._fails(address, "refused")
 
     def test_silent(self, deaf_server: str) -> None:
-        self._fails(deaf_server, "waiting")
+        self._fails(deaf_server, "does not answer ApiVersions")
 
     def test_unknown_host(self) -> None:
         self._fails("no-such-host.invalid:9092", "no-such-host.invalid")
