@@ -7,7 +7,7 @@ Every function returns the exception, it does not raise it. Broker errors are no
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastprod import errors
 
@@ -179,15 +179,16 @@ def inherited(topic: str, partition: int) -> Exception:
     return error
 
 
-def seconds(timeout: Any) -> float:
-    """Return a timeout as a float; TypeError for what is no number (a str is none, though float() would read it)."""
-    if isinstance(timeout, (str, bytes, bytearray)) or not hasattr(timeout, "__float__"):
-        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r:.80}")
-    return float(timeout)
-
-
 def not_done_in_time(seconds: float) -> Exception:
     return errors.KafkaTimeoutError(f"Timeout after waiting for {seconds} secs.")
+
+
+def bad_timeout(value: object) -> Exception:
+    return TypeError(f"timeout must be a number of seconds or None, not {value!r:.80}")
+
+
+def not_a_timeout(value: object) -> Exception:
+    return ValueError(f"Invalid timeout: {value}. It is in seconds, or None for as long as it takes.")
 
 
 def flush_in_callback() -> Exception:

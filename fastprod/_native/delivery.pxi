@@ -508,7 +508,7 @@ cdef class FutureRecordMetadata:
         cdef DataPlane plane = <DataPlane>batch.plane
         cdef bint inside = plane.on_control_thread()
         if timeout is not None:
-            deadline = now_ns() + <int64_t>(min(max(failures.seconds(timeout), 0.0), 1e9) * 1e9)
+            deadline = now_ns() + <int64_t>(min(max(<double>seconds_of(timeout), 0.0), 1e9) * 1e9)
         while True:
             batch = self.leaf(index)
             if settled(batch) or (inside and outcome_of(batch) != PENDING):

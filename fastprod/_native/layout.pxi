@@ -22,6 +22,7 @@ from libcpp.vector cimport vector
 
 from fastprod import errors, failures
 from fastprod.types import RecordMetadata, TopicPartition
+from fastprod.waiting import seconds_of
 
 cdef extern from "<mutex>" namespace "std" nogil:
     cppclass mutex:

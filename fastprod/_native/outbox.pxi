@@ -477,13 +477,20 @@ cdef Batch* claimed_by(Request* request, Answer* answer, size_t guess) noexcept 
     return NULL
 
 
+cdef void lose_with_answered(Core* core, Outbox* outbox, vector[Batch*]& answered, const char* reason) noexcept nogil:
+    """The oldest request's answer does not fit it: give back what was taken out of the request, and lose all."""
+    cdef Request* request = outbox.in_flight.front()
+    request.batches.insert(request.batches.end(), answered.begin(), answered.end())
+    lose_connection(core, outbox, NETWORK_EXCEPTION, string(reason))
+
+
 cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame, size_t size,
                          int64_t now) noexcept nogil:
     """One response; False when the connection was lost over it."""
     cdef vector[Answer] answers
+    cdef vector[Batch*] answered
     cdef int32_t correlation_id = 0, throttle_ms = 0
     cdef Request* request
-    cdef Batch* batch
     cdef size_t i
     cdef int64_t latency
     if outbox.in_flight.empty():
@@ -496,21 +503,22 @@ cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame,
     if correlation_id != request.correlation_id:
         lose_connection(core, outbox, NETWORK_EXCEPTION, string(b"the broker's answer has another correlation id"))
         return False
+    # Nothing of an answer is believed before all of it fits.
     for i in range(answers.size()):
-        batch = claimed_by(request, &answers[i], i)
-        if batch == NULL:
-            lose_connection(core, outbox, NETWORK_EXCEPTION,
-                            string(b"the broker's answer names a partition that was not sent"))
+        answered.push_back(claimed_by(request, &answers[i], i))
+        if answered.back() == NULL:
+            answered.pop_back()
+            lose_with_answered(core, outbox, answered, b"the broker's answer names a partition that was not sent")
             return False
-        if answers[i].error_code == 0:
-            acknowledge(core, batch, answers[i].base_offset, answers[i].log_append_time, now)
-        else:
-            park(core, batch, outbox.node, answers[i].error_code, &answers[i])
     for i in range(request.batches.size()):
         if request.batches[i] != NULL:
-            lose_connection(core, outbox, NETWORK_EXCEPTION,
-                            string(b"the broker's answer misses a partition that was sent"))
+            lose_with_answered(core, outbox, answered, b"the broker's answer misses a partition that was sent")
             return False
+    for i in range(answers.size()):
+        if answers[i].error_code == 0:
+            acknowledge(core, answered[i], answers[i].base_offset, answers[i].log_append_time, now)
+        else:
+            park(core, answered[i], outbox.node, answers[i].error_code, &answers[i])
     latency = now - request.sent_at
     outbox.round_trip = latency if outbox.round_trip == 0 else (7 * outbox.round_trip + latency) // 8
     outbox.in_flight.pop_front()

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from fastprod import errors, failures
 from fastprod._pure import layout
 from fastprod.types import RecordMetadata, TopicPartition
+from fastprod.waiting import seconds_of
 
 log: Final = logging.getLogger("fastprod")
 
@@ -320,7 +321,7 @@ class FutureRecordMetadata:
         return metadata_of(outcome, index, self)
 
     def _await(self, timeout: float | None) -> tuple[BatchOutcome, int]:
-        deadline = None if timeout is None else time.monotonic() + failures.seconds(timeout)
+        deadline = None if timeout is None else time.monotonic() + seconds_of(timeout)
         host = self._outcome.host
         inside = host.on_control_thread()
         while True:

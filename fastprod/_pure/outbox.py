@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fastprod._pure import layout
 from fastprod._pure.batch import Batch
@@ -181,45 +181,44 @@ class Connection:
         if sent:
             pieces[0] = pieces[0][sent:]
 
-    def read(self) -> list[bytes]:
-        """The responses that are complete now. Raises ConnectionLost."""
+    def read(self) -> Iterator[bytes]:
+        """The responses that are complete now. Raises ConnectionLost behind the last one: what was
+        answered before the end counts."""
+        reason = ""
         for _ in range(_READS_AT_ONCE):
-            reason = "the broker closed the connection"
             try:
                 data = self.sock.recv(_READ_CHUNK)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
-                data, reason = b"", f"reading from the broker failed: {error}"
+                reason = f"reading from the broker failed: {error}"
+                break
             if not data:
-                frames = self._whole_frames()
-                if frames:
-                    return frames  # what was answered counts; the next read ends it
-                raise ConnectionLost(reason)
+                reason = "the broker closed the connection"
+                break
             self._inbox += data
             if len(data) < _READ_CHUNK:
                 break
-        return self._whole_frames()
+        yield from self._whole_frames()
+        if reason:
+            raise ConnectionLost(reason)
 
-    def _whole_frames(self) -> list[bytes]:
-        frames = []
-        position = 0
+    def _whole_frames(self) -> Iterator[bytes]:
         inbox = self._inbox
-        while len(inbox) - position >= _SIZE_FIELD:
-            size = int.from_bytes(inbox[position : position + _SIZE_FIELD], "big", signed=True)
+        while len(inbox) >= _SIZE_FIELD:
+            size = int.from_bytes(inbox[:_SIZE_FIELD], "big", signed=True)
             if size > self._receive_max:
                 raise ConnectionLost(
                     "the broker announced an answer longer than receive_message_max_bytes"
                 )
             if size < 0:
                 raise ConnectionLost("the broker announced an answer of negative length")
-            end = position + _SIZE_FIELD + size
+            end = _SIZE_FIELD + size
             if len(inbox) < end:
-                break
-            frames.append(bytes(inbox[position + _SIZE_FIELD : end]))
-            position = end
-        del inbox[:position]
-        return frames
+                return
+            frame = bytes(inbox[_SIZE_FIELD:end])
+            del inbox[:end]
+            yield frame
 
     def answer(self, frame: bytes) -> tuple[Request, int, list[tuple[Batch, PartitionAnswer]]]:
         """The oldest request, whose answer this is, the throttle time in ms, and what the broker

@@ -277,6 +277,10 @@ class Connection:
                 data = self._socket.recv(_RECEIVE_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
+            except ConnectionError as error:
+                # A server that closes before it has read our request resets the connection.
+                self._close(f"{self._words_for_end()} ({error.strerror or error})")
+                return
             if not data:
                 self._close(self._words_for_end())
                 return

@@ -49,6 +49,7 @@ class Engine:
         self._bootstrapping = False
         self._closing = False
         self._closed = False
+        self._dropped = False
         reports = parts.Reports(self._updated, self._die, self._without_idempotence)
         self._parts = parts.build(config, options, self._loop, self._journal, self.plane, reports)
         self._undelivered = Undelivered(parts.largest_body(options))
@@ -162,10 +163,11 @@ class Engine:
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until every record sent so far is done and its callbacks have run; return whether
-        they are. After close there is nothing to wait for. IllegalStateError in a callback."""
+        they are. After close there is nothing to wait for; after one that Ctrl-C ended there is.
+        IllegalStateError in a callback."""
         if self.on_control_thread():
             raise failures.flush_in_callback()
-        return True if self._closing else self.plane.flush(timeout_s)
+        return True if self._closed else self.plane.flush(timeout_s)
 
     def metrics(self) -> dict[str, dict[str, float]] | None:
         """Return {group: {name: value}}; None if metrics are off, empty after close."""
@@ -183,7 +185,8 @@ class Engine:
         """Accept nothing more, deliver what there is within `timeout_s` (None: however long it
         takes), abort what is left and stop the threads. Return what was not delivered.
 
-        In a delivery callback it acts as close(0). A second call does nothing.
+        In a delivery callback it acts as close(0). Another call does nothing, unless a signal's
+        exception ended this one: then it goes on where this one was.
         """
         if self._closed:
             return self._undelivered
@@ -208,8 +211,9 @@ class Engine:
     def abandon(self, budget_s: float = _EXIT_BUDGET_S) -> None:
         """The producer was dropped without close: deliver for `budget_s`, then end. Only signals
         the control thread, so it may be called from a destructor on any thread."""
-        if not self._closing:
-            self._closing = True
+        # A close() that Ctrl-C ended has left it running.
+        if not self._closed and not self._dropped:
+            self._dropped = self._closing = True
             self._loop.call_threadsafe(lambda: self._abandoned(self._loop.now() + budget_s))
 
     def undelivered(self) -> Undelivered:
@@ -329,10 +333,10 @@ class Engine:
 
     def _no_bootstrap(self, timeout_s: float) -> Exception:
         servers = ", ".join(str(each) for each in self.config.servers)
-        troubles = "; ".join(self._parts.channel.troubles())
+        troubles = "; ".join(each.rstrip(".") for each in self._parts.channel.troubles())
         if not troubles:
             failure = self._parts.metadata.failure
-            troubles = str(failure.args[0]) if failure is not None else "no answer"
+            troubles = str(failure.args[0]).rstrip(".") if failure is not None else "no answer"
         return errors.KafkaTimeoutError(
             f"Unable to bootstrap from {servers} within {timeout_s * 1000:.0f} ms: {troubles}."
         )

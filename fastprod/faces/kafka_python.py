@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from fastprod import _backend, config, errors, failures, partitioners, serializers
+from fastprod import _backend, config, errors, failures, partitioners, serializers, waiting
 from fastprod.control.producer import Engine
 from fastprod.types import UndeliveredRecord
 
@@ -112,8 +112,10 @@ class KafkaProducer(_backend.ProducerBase):
         `timeout`: seconds, None for as long as delivery takes (`delivery_timeout_ms` at most).
         What is not delivered by then fails with IllegalStateError, and after everything was
         stopped and closed KafkaTimeoutError says how many records `undelivered()` holds. Another
-        call does nothing. In a delivery callback it acts as `close(0)`. Serializers that have a
-        `close` are closed as well. `null_logger` is there for kafka-python's sake.
+        call does nothing, unless Ctrl-C ended this one: records go on being delivered then, and
+        `close` can be called again, with or without patience. In a delivery callback it acts as
+        `close(0)`. Serializers that have a `close` are closed as well. `null_logger` is there for
+        kafka-python's sake.
 
         Raises KafkaTimeoutError as said and ValueError for a timeout that is none.
         """
@@ -283,8 +285,7 @@ class KafkaProducer(_backend.ProducerBase):
 
 def _seconds(timeout: float | None) -> float | None:
     """Return the timeout if it is one: None, or 0 to threading.TIMEOUT_MAX seconds."""
-    # Comparisons with NaN are false, so it is refused as well.
-    if timeout is not None and not 0 <= timeout <= threading.TIMEOUT_MAX:
+    if timeout is not None and not 0 <= waiting.seconds_of(timeout) <= threading.TIMEOUT_MAX:
         raise ValueError(
             f"Invalid timeout: {timeout}. It is in seconds, from 0 to {threading.TIMEOUT_MAX:.0f}, "
             "or None for none."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -103,9 +104,15 @@ class Process:
             raise BrokerError(f"{self.name} did not stop within {_STOP_S:.0f} s and was killed") from None
 
     def pause(self) -> None:
-        """Freeze the process: its sockets stay open and nothing answers (SIGSTOP)."""
+        """Freeze the process: its sockets stay open and nothing answers (SIGSTOP). Returns when it stands still."""
         self._signal("SIGSTOP")
         self.paused = True
+        # The signal stops a JVM's hundred threads one by one, and until the last one stands they may still answer.
+        # macOS has waitid from Python 3.13 on. WNOWAIT: a second pause finds the process stopped, too, and the end of
+        # one that dies meanwhile is left for whoever waits for it.
+        if hasattr(os, "waitid"):
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a paused process go on (SIGCONT)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ _numbers = itertools.count(1)
 
 MakeProducer = Callable[..., KafkaProducer]
 MakeTopic = Callable[..., str]
+Silence = Callable[[], None]
 
 
 @pytest.fixture(scope="package")
@@ -113,3 +115,32 @@ def topic(own_broker: KafkaBroker) -> MakeTopic:
         return name
 
     return make
+
+
+@pytest.fixture(params=["paused", "unreachable", "black hole"])
+def silence(request: pytest.FixtureRequest, own_broker: KafkaBroker, relay: Relay) -> Silence:
+    """Return what makes the broker fall silent: frozen; gone, so that connections end and new ones are refused; or
+    alive behind a network that swallows everything."""
+
+    def fall_silent() -> None:
+        if request.param == "paused":
+            own_broker.pause()
+        elif request.param == "unreachable":
+            relay.refuse()
+        else:
+            relay.holding = True
+
+    return fall_silent
+
+
+@pytest.fixture
+def deaf_server() -> Iterator[str]:
+    """The address of a socket that is listened on, and never accepted from or answered."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def refused_address() -> str:
+    """Return an address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"

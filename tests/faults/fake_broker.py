@@ -116,9 +116,11 @@ class Produced:
             assert turn == self._correlation_id, "answered out of turn, which no broker does"
             self._connection.send(PRODUCE, self.version, self._correlation_id, body)
 
-    def send_raw(self, data: bytes) -> None:
-        """Answer with these bytes, frame and all."""
-        self._connection.socket.sendall(data)
+    def send_raw(self, data: bytes, piece: int = 0) -> None:
+        """Answer with these bytes, frame and all, so many at once (0: all)."""
+        self._connection.unanswered.remove(self._correlation_id)
+        for start in range(0, len(data), piece or len(data)):
+            self._connection.socket.sendall(data[start : start + (piece or len(data))])
 
     def frame(self, *, correlation_id: int | None = None) -> bytes:
         """Return the frame that would accept the request, with another correlation id if given."""
@@ -135,7 +137,9 @@ class FakeBroker:
     """Listens on 127.0.0.1 and calls itself node 1 of a cluster with these topics: `FakeBroker(t=2, other=1)`.
 
     `offered`: API key -> versions. `leaders`: (topic, partition) -> node id, 1 if not said. `silent`: APIs whose
-    requests are never answered. `judge`: what every batch is answered with, while not `by_hand`.
+    requests are never answered. `judge`: what every batch is answered with, while not `by_hand`. `asked_at`: when a
+    topic was last asked for in a Metadata request, monotonic seconds. `mangle`: API key -> what is made of the frames
+    of its answers before they are sent.
     """
 
     def __init__(self, **topics: int) -> None:
@@ -145,11 +149,14 @@ class FakeBroker:
         self.silent: set[int] = set()
         self.identity = (77, 0)
         self.init_error = 0
+        self.mangle: dict[int, Callable[[bytes], bytes]] = {}
         self.by_hand = False
         self.judge: Callable[[Produced], None] = Produced.accept
         self.requests: Counter[int] = Counter()
+        self.asked_at: dict[str, float] = {}
         self.log: dict[tuple[str, int], list[bytes | None]] = {}
         self.connections: list[_Connection] = []
+        self.errors: list[Exception] = []
         self._waiting: queue.Queue[Produced] = queue.Queue()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
@@ -159,8 +166,9 @@ class FakeBroker:
     def __enter__(self) -> FakeBroker:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.close()
+        assert kind is not None or not self.errors, self.errors
 
     def close(self) -> None:
         """Stop listening and close every connection."""
@@ -206,7 +214,7 @@ class FakeBroker:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            connection = _Connection(sock)
+            connection = _Connection(sock, self.mangle)
             self.connections.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
@@ -215,6 +223,10 @@ class FakeBroker:
             with contextlib.suppress(OSError, EOFError):
                 while True:
                     self._handle(connection, connection.read_frame())
+        except Exception as error:
+            # A wrong request, or a test's own judge.
+            self.errors.append(error)
+            raise
         finally:
             connection.close()
             self.connections.remove(connection)
@@ -257,6 +269,7 @@ class FakeBroker:
         make = _Maker(METADATA, version)
         broker = make("MetadataResponseBroker", node_id=1, host="127.0.0.1", port=self.port, rack=None)
         asked = [topic.name for topic in request.topics or ()]
+        self.asked_at.update(dict.fromkeys(asked, time.monotonic()))
         return make(
             "MetadataResponse",
             throttle_time=_NO_TIME,
@@ -299,8 +312,9 @@ class FakeBroker:
 
 
 class _Connection:
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, mangle: dict[int, Callable[[bytes], bytes]]) -> None:
         self.socket = sock
+        self.mangle = mangle
         self.unanswered: collections.deque[int] = collections.deque()
         self._lock = threading.Lock()
 
@@ -310,8 +324,9 @@ class _Connection:
 
     def send(self, api_key: int, version: int, correlation_id: int, body: Any) -> None:
         # The producer may have given the connection up: then it gets no answer, as from a real broker.
+        frame = _frame(api_key, version, correlation_id, body)
         with self._lock, contextlib.suppress(OSError):
-            self.socket.sendall(_frame(api_key, version, correlation_id, body))
+            self.socket.sendall(self.mangle.get(api_key, bytes)(frame))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

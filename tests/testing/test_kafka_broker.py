@@ -166,6 +166,23 @@ def test_a_paused_broker_is_silent_until_it_is_resumed(broker: KafkaBroker) -> N
     assert answers_within(broker, PATIENCE_S)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at the threads in /proc")
+def test_a_paused_broker_stands_still(broker: KafkaBroker) -> None:
+    def states() -> set[str]:
+        stats = Path(f"/proc/{broker.pid()}/task").glob("*/stat")
+        return {stat.read_text().rpartition(")")[2].split()[0] for stat in stats}
+
+    for _ in range(30):
+        broker.pause()
+        try:
+            assert states() == {"T"}
+            broker.pause()  # which changes nothing
+            assert states() == {"T"}
+        finally:
+            broker.resume()
+        assert answers_within(broker, PATIENCE_S)
+
+
 def test_two_brokers_are_two_clusters(broker: KafkaBroker) -> None:
     broker.create_topic("only-here")
     with KafkaBroker(in_memory=True, heap="256m") as other:
