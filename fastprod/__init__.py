@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from fastprod import errors, partitioners, serializers
     from fastprod._backend import FutureRecordMetadata, backend
     from fastprod.faces.kafka_python import KafkaProducer
+    from fastprod.stats import ProducerStats
     from fastprod.types import RecordMetadata, TopicPartition
 
 _HOMES = {
     "FutureRecordMetadata": "fastprod._backend",
     "KafkaProducer": "fastprod.faces.kafka_python",
+    "ProducerStats": "fastprod.stats",
     "RecordMetadata": "fastprod.types",
     "TopicPartition": "fastprod.types",
     "backend": "fastprod._backend",
@@ -28,6 +30,7 @@ _MODULES = ("errors", "partitioners", "serializers")
 __all__ = [
     "FutureRecordMetadata",
     "KafkaProducer",
+    "ProducerStats",
     "RecordMetadata",
     "TopicPartition",
     "__version__",

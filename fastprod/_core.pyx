@@ -18,6 +18,7 @@ include "_native/accumulator.pxi"
 include "_native/io_loop.pxi"
 include "_native/parked.pxi"
 include "_native/plane.pxi"
+include "_native/stats.pxi"
 include "_native/send.pxi"
 
 __all__ = [

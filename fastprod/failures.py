@@ -7,6 +7,7 @@ Every function returns the exception, it does not raise it. Broker errors are no
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TypeVar
 
 from fastprod import errors
@@ -126,12 +127,56 @@ def record_exceeds_buffer(topic: str, size: int, buffer_memory: int) -> Exceptio
     )
 
 
-def buffer_full(size: int, buffer_memory: int, waited_ms: float) -> Exception:
+def buffer_full(
+    size: int, buffer_memory: int, waited_ms: float, troubles: Mapping[int, str]
+) -> Exception:
+    """`troubles`: why brokers cannot be used just now, by node id."""
+    why = "".join(
+        f" Broker {node} cannot be used: {words.rstrip('.')}." for node, words in sorted(troubles.items())
+    )
     return errors.KafkaTimeoutError(
         f"No room for {size} bytes within {waited_ms:.0f} ms: buffer_memory={buffer_memory} is full of "
         "records not yet acknowledged. The record was not accepted. Send slower, raise buffer_memory "
-        "or max_block_ms, or look at why the brokers do not keep up."
+        f"or max_block_ms, or look at why the brokers do not keep up.{why}"
     )
+
+
+def history(
+    attempts: int,
+    node_id: int,
+    last_error_code: int,
+    leader: int,
+    trouble: str,
+    maybe_written: bool,
+    elapsed_ms: float | None = None,
+) -> str:
+    """What was tried with a batch, as sentences to be put behind others.
+
+    `node_id`: the broker of the last attempt, where there was one; `last_error_code`: what that was
+    answered with, 0 for no answer; `leader`: of the partition at the end, -1 for none; `trouble`:
+    why that one cannot be used, "" where nothing is known against it.
+    """
+    times = "once" if attempts == 1 else f"{attempts} times"
+    to = f", to broker {node_id}" if attempts == 1 else f", last to broker {node_id}"
+    text = f"Sent {times}" if attempts else "Never sent"
+    text += f" in {elapsed_ms:.0f} ms" if elapsed_ms is not None else ""
+    text += f"{to if attempts else ''}."
+    if last_error_code:
+        kind = errors.for_code(last_error_code)
+        text += f" Last error: {kind.__name__}: {kind.description}"
+    if trouble:
+        text += f" Its leader, broker {leader}, cannot be used: {trouble.rstrip('.')}."
+    elif leader < 0:
+        text += " The partition has no leader."
+    return text + (" It may have been written." if maybe_written else "")
+
+
+def with_history(error: BaseException, topic: str, partition: int, told: str) -> BaseException:
+    """A copy of `error` for one batch, which says what was tried with it (`history`)."""
+    mine = own(error)
+    if mine is not error and len(mine.args) == 1 and isinstance(mine.args[0], str):
+        mine.args = (f"{mine.args[0]} Topic {topic!r} partition {partition}: {told}",)
+    return mine
 
 
 def expired(
@@ -140,33 +185,30 @@ def expired(
     records: int,
     elapsed_ms: float,
     delivery_timeout_ms: float,
-    last_error_code: int,
+    told: str,
     maybe_written: bool,
 ) -> Exception:
-    """`last_error_code`: what the last attempt was answered with, 0 for no answer."""
-    kind = errors.for_code(last_error_code)
-    last = f" Last error: {kind.__name__}: {kind.description}" if last_error_code else ""
-    written = " It may have been written." if maybe_written else ""
+    """`told`: see `history`."""
     error = errors.KafkaTimeoutError(
         f"Expiring {records} record(s) for TopicPartition(topic={topic!r}, partition={partition}): "
         f"{elapsed_ms:.0f} ms has passed since batch creation "
-        f"(delivery_timeout_ms={delivery_timeout_ms:.0f}).{last}{written}"
+        f"(delivery_timeout_ms={delivery_timeout_ms:.0f}). {told}"
     )
     error.maybe_written = maybe_written
     return error
 
 
-def partition_vanished(topic: str, partition: int, partitions: int) -> Exception:
+def partition_vanished(topic: str, partition: int, partitions: int, told: str) -> Exception:
     return errors.UnknownTopicOrPartitionError(
         f"Partition {partition} of topic {topic!r} is gone: the topic now has {partitions}. "
-        "It was deleted and created again with fewer; send the record again."
+        f"It was deleted and created again with fewer; send the record again. {told}"
     )
 
 
-def behind_a_failed_batch(topic: str, partition: int) -> Exception:
+def behind_a_failed_batch(topic: str, partition: int, told: str) -> Exception:
     return errors.OutOfOrderSequenceNumberError(
         f"A batch before this one failed for good in {topic!r} partition {partition}, and "
-        "strict_order=True lets nothing behind it be written. Send the records again, in order."
+        f"strict_order=True lets nothing behind it be written. Send the records again, in order. {told}"
     )
 
 

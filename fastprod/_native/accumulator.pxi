@@ -148,7 +148,7 @@ cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, si
                 return memory
             left = min(deadline - now_ns(), SIGNAL_SLICE)
             if left <= 0:
-                raise failures.buffer_full(need, core.memory_limit, (now_ns() - began) / 1e6)
+                raise failures.buffer_full(need, core.memory_limit, (now_ns() - began) / 1e6, dict(plane.troubles))
             if inside:
                 plane.engine.pump(min(left, 5 * MILLISECOND) / 1e9)
             else:

@@ -65,10 +65,13 @@ cdef Batch* new_batch() noexcept nogil:
     batch.producer_epoch = -1
     batch.base_sequence = -1
     batch.attempts = batch.last_error = 0
+    batch.last_node = batch.leader = -1
     batch.reached = batch.unknown = batch.ended = batch.in_request = batch.maybe_written = False
     batch.base_offset = batch.log_append_time = -1
     batch.elapsed_ms = 0
     batch.error = batch.record_errors = batch.value = NULL
+    batch.in_flight = False
+    batch.unread.store(0)
     batch.callback_state.store(CALLBACKS_OPEN)
     return batch
 
@@ -115,6 +118,8 @@ cdef void destroy(Batch* batch) noexcept:
     cdef PyObject* plane = batch.plane
     if is_inherited(batch):
         return   # the pool's lock may be held for good; the pages are the parent's anyway
+    if batch.unread.load():
+        note_unread(batch)
     if batch.data != NULL:
         free_body(batch)
     for i in range(batch.children.size()):
@@ -156,6 +161,13 @@ cdef void end_batch(Batch* batch, int outcome) noexcept nogil:
     fields of the outcome; a callback registered from now on finds it ended or is found by whoever runs them."""
     cdef Core* core = batch.core
     cdef cbool due
+    cdef size_t size = batch.raw_size if batch.sealed else batch.used
+    if outcome != SUCCEEDED:
+        batch.unread.store(batch.count)   # until a future or an errback gets the error (`own_failure`)
+        core.unread.fetch_add(batch.count)
+        batch.leader = batch.partition.leader.load()
+        if batch.elapsed_ms == 0:
+            batch.elapsed_ms = (now_ns() - batch.created) / 1e6
     batch.gate.lock()
     batch.outcome.store(outcome)
     due = not batch.callbacks.empty()
@@ -168,11 +180,14 @@ cdef void end_batch(Batch* batch, int outcome) noexcept nogil:
         core.pool_gate.unlock()
     core.gate.lock()
     core.totals.records_ended += batch.count
-    core.totals.bytes_ended += batch.raw_size if batch.sealed else batch.used
+    core.totals.bytes_ended += size
+    land(batch)
     if outcome == SUCCEEDED:
         core.totals.records_acked += batch.count
+        core.totals.bytes_acked += size
     else:
         core.totals.records_failed += batch.count
+        core.totals.bytes_failed += size
         batch.partition.topic.totals.records_failed += batch.count
     if due:
         retain(batch)
@@ -182,6 +197,14 @@ cdef void end_batch(Batch* batch, int outcome) noexcept nogil:
         tell(core)
     else:
         settle(batch)
+
+
+cdef inline void land(Batch* batch) noexcept nogil:
+    """Count the batch as in flight no more, if it was. The core's lock is held."""
+    if batch.in_flight:
+        batch.in_flight = False
+        batch.core.totals.records_in_flight -= batch.count
+        batch.core.totals.bytes_in_flight -= batch.raw_size
 
 
 cdef void settle(Batch* batch) noexcept nogil:
@@ -257,6 +280,13 @@ cdef void refill_metadata(object metadata, Batch* batch, FutureRecordMetadata fu
     replace_item(metadata, 8, future.header_size)
 
 
+cdef object history_of(Batch* batch, elapsed_ms):
+    """What was tried with a batch that has failed, in words; what is known against its leader is as of now."""
+    trouble = (<DataPlane>batch.plane).troubles.get(batch.leader, "")
+    return failures.history(batch.attempts, batch.last_node, batch.last_error, batch.leader, trouble,
+                            <bint>batch.maybe_written, elapsed_ms)
+
+
 cdef object failure_of(Batch* batch, int32_t index):
     """The exception of a failed batch, or of one record of it. Futures hand out copies (`own_failure`)."""
     cdef object error, chosen
@@ -275,11 +305,12 @@ cdef object failure_of(Batch* batch, int32_t index):
         return failures.inherited(topic, number)
     if outcome == EXPIRED:
         error = failures.expired(topic, number, batch.count, batch.elapsed_ms,
-                                 batch.core.delivery_timeout / 1e6, batch.last_error, batch.maybe_written)
+                                 batch.core.delivery_timeout / 1e6, history_of(batch, None), batch.maybe_written)
     elif outcome == OUT_OF_ORDER:
-        error = failures.behind_a_failed_batch(topic, number)
+        error = failures.behind_a_failed_batch(topic, number, history_of(batch, batch.elapsed_ms))
     else:
-        error = failures.partition_vanished(topic, number, batch.partition.topic.partitions.size())
+        error = failures.partition_vanished(topic, number, batch.partition.topic.partitions.size(),
+                                            history_of(batch, batch.elapsed_ms))
     error.maybe_written = <bint>batch.maybe_written
     if is_inherited(batch):
         return error   # the batch's lock may be held for good
@@ -447,6 +478,9 @@ cdef class FutureRecordMetadata:
             error = failures.own(failure_of(batch, index))
             if self.error is None and error is not None:   # making it ran Python: another thread may have been faster
                 self.keep(error)
+                if batch.core != NULL and not is_inherited(batch) and batch.unread.load():
+                    batch.unread.fetch_sub(1)
+                    batch.core.unread.fetch_sub(1)
         return self.error
 
     cdef Batch* leaf(self, int32_t* index) except NULL:
@@ -478,12 +512,19 @@ cdef class FutureRecordMetadata:
     def succeeded(self) -> bool:
         """Whether the record was acknowledged."""
         cdef int32_t index
-        return outcome_of(self.leaf(&index)) == SUCCEEDED
+        cdef Batch* batch = self.leaf(&index)
+        if outcome_of(batch) > SUCCEEDED:
+            self.own_failure(batch, index)   # whoever asks has seen the failure
+        return outcome_of(batch) == SUCCEEDED
 
     def failed(self) -> bool:
         """Whether the record has failed."""
         cdef int32_t index
-        return outcome_of(self.leaf(&index)) > SUCCEEDED
+        cdef Batch* batch = self.leaf(&index)
+        if outcome_of(batch) <= SUCCEEDED:
+            return False
+        self.own_failure(batch, index)
+        return True
 
     def retriable(self) -> bool:
         """Whether the record has failed with an error that sending it again may mend."""

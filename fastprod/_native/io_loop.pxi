@@ -148,6 +148,8 @@ cdef void count_request(Core* core, Outbox* outbox, Request* request, int64_t no
         core.totals.batches_sent += 1
         core.totals.records_sent += batch.count
         topic.totals.records_sent += batch.count
+        topic.totals.batches_sent += 1
+        topic.totals.largest_batch = max(topic.totals.largest_batch, <double>(BATCH_HEADER + batch.used))
         core.totals.batch_bytes += BATCH_HEADER + batch.used
         topic.totals.batch_bytes += BATCH_HEADER + batch.used
         core.totals.batch_size_max = max(core.totals.batch_size_max, <double>(BATCH_HEADER + batch.used))
@@ -155,7 +157,12 @@ cdef void count_request(Core* core, Outbox* outbox, Request* request, int64_t no
         topic.totals.uncompressed_bytes += BATCH_HEADER + batch.raw_size
         core.totals.compressed_bytes += BATCH_HEADER + batch.used
         topic.totals.compressed_bytes += BATCH_HEADER + batch.used
+        batch.in_flight = True
+        batch.last_node = outbox.node
+        core.totals.records_in_flight += batch.count
+        core.totals.bytes_in_flight += batch.raw_size
         if batch.attempts > 1:
+            core.totals.bytes_retried += batch.raw_size
             core.totals.records_retried += batch.count
             topic.totals.records_retried += batch.count
         else:

@@ -146,6 +146,11 @@ cdef enum:
     SPLIT = 6         # its records live on in children
     INHERITED = 7     # never stored: what a batch looks like that was on its way when this process was forked
 
+# Round trips are counted in buckets that grow with them, eight to a doubling: the first 16 are a microsecond wide, the
+# last takes what lasted longer (four minutes). fastprod/stats.py knows the bounds.
+cdef enum:
+    LATENCY_BUCKETS = 208
+
 # Where a batch stands with its delivery callbacks.
 cdef enum:
     CALLBACKS_OPEN = 0      # not ended: registered ones are kept
@@ -220,6 +225,11 @@ cdef cppclass Totals:
     double records_acked
     double records_failed
     double records_retried
+    double records_in_flight
+    double bytes_acked         # these four: encoded, before compression, without the batch's header
+    double bytes_failed
+    double bytes_retried
+    double bytes_in_flight
     double queue_time
     double queue_time_max
     double connections_opened
@@ -230,6 +240,8 @@ cdef cppclass Totals:
 
 
 cdef cppclass TopicTotals:
+    double batches_sent
+    double largest_batch       # on the wire
     double records_sent
     double batch_bytes
     double uncompressed_bytes
@@ -248,6 +260,7 @@ cdef cppclass NodeTotals:
     double latency_max
     double throttle
     double throttle_max
+    uint64_t latency_buckets[LATENCY_BUCKETS]
 
 
 cdef cppclass CallbackEntry:
@@ -298,10 +311,14 @@ cdef cppclass Batch:
     int32_t base_sequence
     int attempts
     int last_error
+    int last_node              # the broker of the last attempt
+    int leader                 # of the partition when it failed
     cbool reached              # the last attempt was handed to a socket in full
     cbool unknown              # an earlier attempt may be in the log
     cbool ended                # outcome is set (under the partition's lock)
     cbool in_request           # a request still refers to its bytes
+    cbool in_flight            # counted as in flight (under core.gate)
+    atomic[int] unread         # records that failed and whose error nobody has seen
     # The outcome.
     int64_t base_offset
     int64_t log_append_time
@@ -525,3 +542,7 @@ cdef cppclass Core:
     int64_t next_expiry
     uint64_t next_ordinal
     Totals totals                   # under gate; the appenders' own are in their partitions
+    # Failures that nobody has seen: all, and those whose futures are gone; one of the latter (owned, under gate).
+    atomic[int64_t] unread
+    atomic[int64_t] unread_dropped
+    PyObject* unread_example

@@ -328,6 +328,9 @@ cdef void park(Core* core, Batch* batch, int node, int code, Answer* answer) noe
         batch.last_error = code
     insert_by_ordinal(partition.parked, batch)
     partition.gate.unlock()
+    core.gate.lock()
+    land(batch)
+    core.gate.unlock()
     retain(batch)
     push_event(core, event)
 
@@ -531,9 +534,18 @@ cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame,
     return True
 
 
+cdef inline int latency_bucket(uint64_t micros) noexcept nogil:
+    """The bucket of a round trip; fastprod/stats.py tells its bounds."""
+    cdef int shift = 0
+    while micros >> shift >= 16:
+        shift += 1
+    return min(<int>(8 * shift + (micros >> shift)), <int>LATENCY_BUCKETS - 1)
+
+
 cdef void count_response(Core* core, Outbox* outbox, double latency_ms, double throttle_ms) noexcept nogil:
     core.gate.lock()
     outbox.totals.responses += 1
+    outbox.totals.latency_buckets[latency_bucket(<uint64_t>(latency_ms * 1000))] += 1
     outbox.totals.latency += latency_ms
     outbox.totals.latency_max = max(outbox.totals.latency_max, latency_ms)
     core.totals.latency_max = max(core.totals.latency_max, latency_ms)

@@ -1,6 +1,5 @@
 # The data plane as Python sees it: what the control plane tells it, and what it hears back (DESIGN.md, "The seam").
 
-import copy
 import socket
 
 
@@ -16,6 +15,7 @@ cdef class DataPlane:
     cdef list retired          # routes' partitions that are gone
     cdef object compress
     cdef bint aborted
+    cdef dict troubles         # why brokers cannot be used just now, by node id
     cdef readonly dict routes
     cdef public object engine
 
@@ -26,6 +26,7 @@ cdef class DataPlane:
         self.io = NULL
         self.aborted = False
         self.known = {}
+        self.troubles = {}
         self.routes = {}
         self.engine = None
         self.compress = options.compress
@@ -72,6 +73,9 @@ cdef class DataPlane:
         core.producer_epoch = core.told_epoch = -1
         core.next_expiry = NEVER
         core.next_ordinal = 0
+        core.unread.store(0)
+        core.unread_dropped.store(0)
+        core.unread_example = NULL
         prepare_classes(core)
 
     def __dealloc__(self):
@@ -85,6 +89,7 @@ cdef class DataPlane:
         for entry in self.core.outboxes:
             del entry.second
         drop_all_spare(self.core)
+        Py_XDECREF(self.core.unread_example)
         del self.core
 
     cdef bint on_control_thread(self) except -1:
@@ -314,6 +319,13 @@ cdef class DataPlane:
     def connection_failed(self, node_id: int) -> None:
         """No connection could be made: ask again when batches wait."""
         self._command(COMMAND_FAILED, node_id, -1, 0, "")
+
+    def set_trouble(self, node_id: int, words: str) -> None:
+        """Why a broker cannot be used just now, for the errors that come of it; "": it can."""
+        if words:
+            self.troubles[node_id] = words
+        else:
+            self.troubles.pop(node_id, None)
 
     def set_identity(self, producer_id: int, epoch: int) -> None:
         """The producer id and epoch for new batches; -1, -1: none, and nothing idempotent leaves."""
@@ -636,7 +648,9 @@ cdef class DataPlane:
             batch.ended = True
             if claimed:
                 batch.maybe_written = batch.unknown or (batch.reached and batch.attempts > 0)
-                mine = copy.copy(error)
+                batch.leader = partition.leader.load()
+                batch.elapsed_ms = (now_ns() - batch.created) / 1e6
+                mine = failures.with_history(error, topic, number, history_of(batch, batch.elapsed_ms))
                 mine.maybe_written = batch.maybe_written
                 left.append((topic, number, batch.codec if batch.sealed else 0,
                              PyBytes_FromStringAndSize(<char*>batch.data, batch.used), batch.base_timestamp,
@@ -738,6 +752,15 @@ cdef class DataPlane:
         return {"records_appended": records, "record_bytes": payload, "record_size_max": largest,
                 "encoded_bytes": encoded}
 
+    def stats(self) -> tuple:
+        """All of it at one moment, and no maximum begins anew: see DESIGN.md."""
+        return stats_of(self)
+
+    def take_unread(self) -> tuple:
+        """How many failures were dropped unseen since the last call, and one of them (None: none)."""
+        empty_trash(self.core)
+        return unread_of(self.core)
+
     def topic_counters(self) -> dict:
         """Totals by topic; the names are in DESIGN.md."""
         cdef TopicRoute route
@@ -751,6 +774,7 @@ cdef class DataPlane:
                 "records_sent": totals.records_sent, "batch_bytes": totals.batch_bytes,
                 "uncompressed_bytes": totals.uncompressed_bytes, "compressed_bytes": totals.compressed_bytes,
                 "records_retried": totals.records_retried, "records_failed": totals.records_failed,
+                "batches_sent": totals.batches_sent, "largest_batch": totals.largest_batch,
             }
         return result
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from fastprod import failures
 from fastprod._pure import layout
 from fastprod._pure.delivery import BatchOutcome
 from fastprod._pure.produce import LeaderHint, PartitionAnswer
@@ -36,6 +38,7 @@ class Batch:
         "full",
         "in_request",
         "last_error",
+        "last_node",
         "limit",
         "max_timestamp",
         "ordinal",
@@ -84,6 +87,7 @@ class Batch:
         self.place = 0  # how many of its partition were stamped before it
         self.attempts = 0
         self.last_error = 0
+        self.last_node = -1  # the broker of the last attempt
         self.reached = False
         self.unknown = False
         self.ended = False
@@ -146,6 +150,20 @@ class Batch:
     def body_bytes(self) -> bytes:
         """A copy of its body: as sealed, or its records so far."""
         return bytes(self.body if self.sealed else self.records)
+
+
+def history_of(batch: Batch, maybe_written: bool, *, elapsed: bool = True) -> str:
+    """What was tried with a batch that fails now, in words."""
+    leader = batch.partition.leader
+    return failures.history(
+        batch.attempts,
+        batch.last_node,
+        batch.last_error,
+        leader,
+        batch.outcome.host.troubles.get(leader, ""),
+        maybe_written,
+        (time.monotonic() - batch.created) * 1000 if elapsed else None,
+    )
 
 
 class ParkedBatch:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from fastprod import failures
 from fastprod._pure import layout
-from fastprod._pure.batch import Batch, Ordinal, ParkedBatch
+from fastprod._pure.batch import Batch, Ordinal, ParkedBatch, history_of
 from fastprod._pure.counters import PLANE, Counters
 from fastprod._pure.delivery import BatchOutcome, Host
 from fastprod._pure.partition import NO_IDENTITY, Identity, Partition
 from fastprod._pure.pool import BufferPool
 from fastprod._pure.produce import PartitionAnswer
+from fastprod._pure.unread import Unread
 from fastprod._pure.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Core:
         self.identity: Identity = NO_IDENTITY
         self._ordinal = 0
         self.counters = Counters(PLANE)
+        # Encoded, before compression, without the batch's header.
+        self.bytes_acked = self.bytes_failed = self.bytes_retried = 0
         # What threads hand to each other; appending to and taking from a deque is atomic.
         self.arrivals: deque[Partition] = deque()
         self.events: deque[Event] = deque()
@@ -142,6 +145,11 @@ class Core:
             return
         batch.ended = True
         outcome = batch.outcome
+        if error is None:
+            self.bytes_acked += batch.raw_bytes
+        else:
+            self.bytes_failed += batch.raw_bytes
+            outcome.unread = Unread(self.host.unread, batch.count, error)
         outcome.error = error
         outcome.record_errors = record_errors
         outcome.base_offset = base_offset
@@ -314,7 +322,8 @@ class Core:
         """Its partition is gone."""
         partition = batch.partition
         count = self.topics[partition.topic].partition_count
-        error = failures.partition_vanished(partition.topic, partition.index, count)
+        told = history_of(batch, batch.unknown)
+        error = failures.partition_vanished(partition.topic, partition.index, count, told)
         self.end(batch, failures.flagged(error, batch.unknown))
         self.account(batch, batch.unknown)
 
@@ -326,7 +335,8 @@ class Core:
 
     def _fail_behind(self, batch: Batch, unknown: bool) -> None:
         partition = batch.partition
-        error = failures.behind_a_failed_batch(partition.topic, partition.index)
+        told = history_of(batch, unknown)
+        error = failures.behind_a_failed_batch(partition.topic, partition.index, told)
         self.end(batch, failures.flagged(error, unknown))
         partition.broken = True
 

@@ -44,6 +44,8 @@ TOPIC: Final = (
     "compressed_bytes",
     "records_retried",
     "records_failed",
+    "batches_sent",
+    "largest_batch",
 )
 NODE: Final = (
     "requests",
@@ -57,6 +59,15 @@ NODE: Final = (
     "throttle_max_ms",
     "in_flight",
 )
+
+
+LATENCY_BUCKETS: Final = 208
+
+
+def latency_bucket(micros: int) -> int:
+    """The bucket of a round trip; fastprod/stats.py tells its bounds."""
+    shift = max(micros.bit_length() - 4, 0)
+    return min(8 * shift + (micros >> shift), LATENCY_BUCKETS - 1)
 
 
 class Counters:
@@ -74,6 +85,10 @@ class Counters:
         """Raise a maximum."""
         if amount > self.values[name]:
             self.values[name] = amount
+
+    def look(self) -> dict[str, float]:
+        """A copy; nothing begins anew."""
+        return dict(self.values)
 
     def take(self) -> dict[str, float]:
         """A copy; the maxima begin anew."""

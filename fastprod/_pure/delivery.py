@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from fastprod import errors, failures
 from fastprod._pure import layout
+from fastprod._pure.unread import Unread, UnreadFailures
 from fastprod.types import RecordMetadata, TopicPartition
 from fastprod.waiting import seconds_of
 
@@ -41,9 +42,11 @@ class Host:
     """What the outcomes of one plane share: the engine, once there is one. `forked`: this process
     is a forked child. Whoever held a lock then holds it here for good, so none is taken any more."""
 
-    __slots__ = ("engine", "forked")
+    __slots__ = ("engine", "forked", "troubles", "unread")
 
     def __init__(self) -> None:
+        self.troubles: dict[int, str] = {}  # why brokers cannot be used just now
+        self.unread = UnreadFailures()
         self.engine: ControlThread | None = None
         self.forked = False
 
@@ -79,6 +82,7 @@ class BatchOutcome:
         "record_errors",
         "settled",
         "topic_partition",
+        "unread",
         "value",
     )
 
@@ -94,6 +98,7 @@ class BatchOutcome:
         self.log_append_time = -1
         self.value: Any = None  # what a future was given by hand
         self.callbacks: list[Registered] = []
+        self.unread: Unread | None = None  # there once it has failed
         self.event: threading.Event | None = None
         self.children: list[BatchOutcome] | None = None
         self.first_of_child: list[int] = []
@@ -155,9 +160,9 @@ class BatchOutcome:
 
 def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
     """Call a registered function, if it is for this outcome; what it raises goes no further."""
-    error = entry.future.own_failure(outcome, entry.number)
-    if entry.kind == (_ERRBACK if error is None else _CALLBACK):
+    if entry.kind == (_ERRBACK if failure_of(outcome, entry.number) is None else _CALLBACK):
         return
+    error = entry.future.own_failure(outcome, entry.number)
     try:
         result = error if error is not None else metadata_of(outcome, entry.number, entry.future)
         entry.function(*entry.args, result, **entry.kwargs)
@@ -291,12 +296,15 @@ class FutureRecordMetadata:
             error = failure_of(outcome, index)
             by_hand = error is None or outcome.topic_partition is None
             self._error = error if by_hand else failures.own(error)
+            if error is not None and outcome.unread is not None and not outcome.host.forked:
+                outcome.unread.seen()
         return self._error
 
     def succeeded(self) -> bool:
         """Whether the record was acknowledged."""
         outcome, index = self._leaf()
-        return outcome.done and failure_of(outcome, index) is None
+        # Whoever asks has seen the failure.
+        return outcome.done and self.own_failure(outcome, index) is None
 
     def failed(self) -> bool:
         """Whether the record has failed."""

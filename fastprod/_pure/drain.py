@@ -115,6 +115,7 @@ def _depart(core: Core, outbox: Outbox, candidates: list[Batch], now: float) -> 
                 outbox.look_now()
                 continue
             partition.depart(batch, core.next_ordinal(), core.stamping)
+        batch.last_node = outbox.node_id
         core.topics[partition.topic].batch_left(batch)
         outbox.partitions.pop(partition, None)
         if partition.queue:
@@ -172,6 +173,10 @@ def _count(core: Core, outbox: Outbox, request: Request, now: float) -> None:
             counters.add("compressed_bytes", batch.wire_size)
             if batch.attempts > 1:
                 counters.add("records_retried", batch.count)
+        topic.add("batches_sent", 1)
+        topic.top("largest_batch", batch.wire_size)
+        if batch.attempts > 1:
+            core.bytes_retried += batch.raw_size
         if batch.attempts == 1:
             queued_ms = (now - batch.created) * 1000
             core.counters.add("queue_time_ms", queued_ms)

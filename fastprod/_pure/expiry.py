@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastprod import failures
-from fastprod._pure.batch import Batch
+from fastprod._pure.batch import Batch, history_of
 from fastprod._pure.core import Core
 
 
@@ -35,7 +35,7 @@ def _expire_one(core: Core, batch: Batch, now: float) -> None:
         batch.count,
         (now - batch.created) * 1000,
         core.options.delivery_timeout_ms,
-        batch.last_error,
+        history_of(batch, maybe_written, elapsed=False),
         maybe_written,
     )
     unknown = batch.unknown

@@ -18,6 +18,7 @@ from typing import Final
 from fastprod._pure import drain, layout
 from fastprod._pure.batch import Batch
 from fastprod._pure.core import Core
+from fastprod._pure.counters import latency_bucket
 from fastprod._pure.expiry import expire
 from fastprod._pure.outbox import NEVER, Connection, ConnectionLost, Outbox, Request
 from fastprod._pure.produce import THROTTLE_BY_CLIENT_FROM, PartitionAnswer
@@ -297,6 +298,7 @@ class IoLoop:
                 counters.top("latency_max_ms", latency * 1000)
                 counters.add("throttle_ms", throttle_ms)
                 counters.top("throttle_max_ms", throttle_ms)
+            outbox.latency_buckets[latency_bucket(int(latency * 1e6))] += 1
             for batch, answer in answers:
                 self._settle_batch(outbox, batch, answer)
         if throttle_ms > 0 and request.version >= THROTTLE_BY_CLIENT_FROM:

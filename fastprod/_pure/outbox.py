@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from fastprod._pure import layout
 from fastprod._pure.batch import Batch
-from fastprod._pure.counters import NODE, Counters
+from fastprod._pure.counters import LATENCY_BUCKETS, NODE, Counters
 from fastprod._pure.partition import Partition
 from fastprod._pure.produce import (
     TOPIC_IDS_FROM,
@@ -264,6 +264,7 @@ class Outbox:
         "asked",
         "connection",
         "counters",
+        "latency_buckets",
         "look_at",
         "node_id",
         "partitions",
@@ -278,6 +279,7 @@ class Outbox:
         self.answered = False  # a response came since batches were last looked for
         self.look_at = NEVER  # when a batch may leave next; 0: look now
         self.counters = Counters(NODE)
+        self.latency_buckets = [0] * LATENCY_BUCKETS
 
     def look_now(self) -> None:
         self.look_at = 0.0

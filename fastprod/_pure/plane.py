@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastprod import failures
 from fastprod._pure import io_loop, layout
 from fastprod._pure.accumulator import TopicRoute
-from fastprod._pure.batch import Batch, ParkedBatch
+from fastprod._pure.batch import Batch, ParkedBatch, history_of
 from fastprod._pure.core import Core
 from fastprod._pure.delivery import BatchOutcome, ControlThread
 from fastprod._pure.io_loop import IoLoop
@@ -24,6 +24,7 @@ from fastprod._pure.record_batch import (
     frame_record,
     place_record,
 )
+from fastprod._pure.stats import Stats, stats_of
 
 if TYPE_CHECKING:
     from fastprod.config import PlaneOptions
@@ -150,6 +151,13 @@ class DataPlane:
         """No connection could be made: ask again when batches wait."""
         self._loop.command(io_loop.FAILED, node_id)
 
+    def set_trouble(self, node_id: int, words: str) -> None:
+        """Why a broker cannot be used just now, for the errors that come of it; "": it can."""
+        if words:
+            self.core.host.troubles[node_id] = words
+        else:
+            self.core.host.troubles.pop(node_id, None)
+
     def set_identity(self, producer_id: int, epoch: int) -> None:
         """The producer id and epoch for new batches; -1, -1: none, and nothing idempotent
         leaves."""
@@ -259,7 +267,9 @@ class DataPlane:
                 place = partition.topic_partition
                 times = (batch.base_timestamp, batch.count, maybe_written)
                 left.append((*place, batch.codec, batch.body_bytes(), *times))
-                core.end(batch, failures.flagged(error, maybe_written))
+                told = history_of(batch, maybe_written)
+                mine = failures.with_history(error, *place, told)
+                core.end(batch, failures.flagged(mine, maybe_written))
         return left
 
     # --- Waiting --------------------------------------------------------------------------------
@@ -323,6 +333,15 @@ class DataPlane:
         result["memory_used"] = core.pool.charged
         result["callbacks_waiting"] = len(core.due)
         return result
+
+    def stats(self) -> Stats:
+        """All of it at one moment, and no maximum begins anew: see DESIGN.md."""
+        return stats_of(self.core, self._loop.outboxes)
+
+    def take_unread(self) -> tuple[int, BaseException | None]:
+        """How many failures were dropped unseen since the last call, and one of them (None:
+        none)."""
+        return self.core.host.unread.take()
 
     def topic_counters(self) -> dict[str, dict[str, float]]:
         """Totals by topic; the names are in DESIGN.md."""

@@ -107,7 +107,8 @@ class BufferPool:
                 raise failures.closed()
             waited = time.monotonic() - began
             if waited >= timeout_s:
-                raise failures.buffer_full(waiter.size, self.budget, waited * 1000)
+                troubles = dict(self._host.troubles)
+                raise failures.buffer_full(waiter.size, self.budget, waited * 1000, troubles)
             slice_s = min(layout.SIGNAL_SLICE, timeout_s - waited)
             if waiter.inside and engine is not None:
                 engine.pump(min(slice_s, 0.005))

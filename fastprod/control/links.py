@@ -129,6 +129,7 @@ class Links:
             return  # closed, and reported as such
         self._under_way.pop(node_id, None)
         self._announced.pop(node_id, None)
+        self._plane.set_trouble(node_id, "")
         self._dialer.handed_over(connection)
         try:
             self._plane.attach(node_id, descriptor, version)
@@ -143,6 +144,7 @@ class Links:
         if self._announced.get(node_id) != reason:
             self._announced[node_id] = reason
             self._journal.warning("Cannot use broker %s: %s", node_id, reason)
+        self._plane.set_trouble(node_id, reason)
         self._on_trouble()
         self._give_up(node_id)
 

@@ -19,17 +19,21 @@ from fastprod.control.control_thread import ControlThread
 from fastprod.control.journal import Journal
 from fastprod.control.loop import Loop
 from fastprod.control.metrics import KafkaMetric, MetricName, Metrics
+from fastprod.control.statistics import nothing_yet, producer_stats
 from fastprod.control.topics import Topics
 from fastprod.control.traffic import all_counters
 from fastprod.control.undelivered import Undelivered
 from fastprod.control.view import ClusterView
 from fastprod.protocol.versions import release_of
+from fastprod.stats import ProducerStats
 
 _REQUEST_TIMED_OUT: Final = 7
 # What close() and the exit hook allow beyond their timeout, for callbacks of what was aborted.
 _JOIN_S: Final = 0.35
 _EXIT_BUDGET_S: Final = 1.0
 _ABANDONED_LOOK_S: Final = 0.02
+# Failures that nobody looked at are logged once in so long, and at the end.
+_UNREAD_S: Final = 60.0
 
 
 class Engine:
@@ -84,6 +88,7 @@ class Engine:
             self._loop.call_threadsafe(self._parts.identity.start)
         if self._metrics is not None:
             self._loop.call_threadsafe(self._sample_metrics)
+        self._loop.call_threadsafe(self._tell_unread)
         self.plane.start()
         try:
             self._thread.start()
@@ -174,6 +179,13 @@ class Engine:
         if self._metrics is None:
             return None
         return {} if self._closed else self._metrics.snapshot()
+
+    def stats(self) -> ProducerStats:
+        """Return what was counted so far, after close as well. Any thread."""
+        limit = self.config["buffer_memory"]
+        if self.succession is not None:
+            return nothing_yet(limit)
+        return producer_stats(self.plane, limit)
 
     def raw_metrics(self) -> Mapping[MetricName, KafkaMetric] | None:
         """Return {MetricName: KafkaMetric}; None if metrics are off, empty after close."""
@@ -294,10 +306,26 @@ class Engine:
         else:
             self.close(0)
 
+    def _tell_unread(self) -> None:
+        self._log_unread()
+        self._loop.call_later(_UNREAD_S, self._tell_unread)
+
+    def _log_unread(self) -> None:
+        count, example = self.plane.take_unread()
+        if count:
+            self._journal.warning(
+                "%s: %s record(s) failed, and nobody looked at their futures or had an errback. "
+                "One of them: %s",
+                self.config["client_id"],
+                count,
+                example,
+            )
+
     def _end(self) -> None:
         forks.forget(self)
         self._parts.close()
         self._stop_plane()
+        self._log_unread()
         self._loop.close()
 
     # Smaller things

@@ -69,7 +69,14 @@ def expired_error(refusal: Refusal, delivery_timeout_ms: float) -> Exception:
         refusal.record_count,
         refusal.elapsed_ms,
         delivery_timeout_ms,
-        refusal.error_code,
+        failures.history(
+            refusal.attempts,
+            refusal.node_id,
+            refusal.error_code,
+            refusal.node_id,
+            "",
+            refusal.maybe_written,
+        ),
         refusal.maybe_written,
     )
 

@@ -1,0 +1,150 @@
+"""Errors of records that were not delivered: topic and partition, attempts, time, broker, last error, maybe_written."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+
+from fastprod import KafkaProducer, errors
+from fastprod.testing import ScriptedBroker
+from fastprod.testing.scripted.releases import Api
+
+from .conftest import Make
+
+NOT_LEADER, NOT_ENOUGH_REPLICAS = 6, 19
+UNRESOLVED = "no-such-host.invalid"
+SHORT = {"delivery_timeout_ms": 700, "request_timeout_ms": 600}
+
+
+def failure(producer: KafkaProducer, topic: str = "other", **where: Any) -> tuple[Exception, str]:
+    """The error of a record that is sent now, and its text."""
+    error = producer.send(topic, b"value", **where)
+    with pytest.raises(errors.KafkaError) as caught:
+        error.get(20)
+    return caught.value, str(caught.value)
+
+
+def send_much(producer: KafkaProducer) -> None:
+    for _ in range(100):
+        producer.send("other", b"v" * 9_000)
+
+
+def hide(broker: ScriptedBroker) -> None:
+    """From now on all brokers advertise a name that nobody can resolve."""
+
+    def edit(said: Any) -> Any:
+        brokers = tuple(dataclasses.replace(each, host=UNRESOLVED) for each in said.brokers)
+        return dataclasses.replace(said, brokers=brokers)
+
+    broker.on(Api.METADATA).answer(edit=edit)
+
+
+def test_expired_after_refusals(broker: ScriptedBroker, make: Make) -> None:
+    producer = make(**SHORT, retry_backoff_ms=450)
+    broker.on_produce("other").refuse(NOT_ENOUGH_REPLICAS)
+    error, text = failure(producer)
+    assert isinstance(error, errors.KafkaTimeoutError)
+    assert "TopicPartition(topic='other', partition=0)" in text
+    assert re.search(r"7\d\d ms has passed|8\d\d ms has passed", text)
+    assert re.search(r"Sent 2 times, last to broker 1\.", text)
+    assert "Last error: NotEnoughReplicasError:" in text
+    assert error.maybe_written is False
+    assert "may have been written" not in text
+
+
+def test_expired_in_flight(broker: ScriptedBroker, make: Make) -> None:
+    producer = make(**{**SHORT, "request_timeout_ms": 690})
+    broker.on_produce("other").ignore()
+    error, text = failure(producer)
+    assert "Sent once, to broker 1." in text
+    assert error.maybe_written is True
+    assert text.endswith("It may have been written.")
+
+
+def test_the_leader_advertises_an_address_that_cannot_be_reached(broker: ScriptedBroker, make: Make) -> None:
+    hide(broker)
+    producer = make(**SHORT)
+    error, text = failure(producer)
+    assert "Never sent." in text
+    assert "Its leader, broker 1, cannot be used: cannot resolve" in text
+    assert UNRESOLVED in text
+    assert error.maybe_written is False
+
+
+def test_the_leader_is_down(broker: ScriptedBroker, make: Make) -> None:
+    producer = make(**SHORT)
+    producer.send("other", b"value").get(10)
+    broker.down(1)
+    _, text = failure(producer)
+    assert "Its leader, broker 1, cannot be used: cannot connect to" in text
+    assert broker.address(1) in text
+
+
+def test_no_room_says_why_the_brokers_do_not_keep_up(broker: ScriptedBroker, make: Make) -> None:
+    hide(broker)
+    producer = make(buffer_memory=40_000, batch_size=10_000, max_block_ms=1_000)
+    with pytest.raises(errors.KafkaTimeoutError) as caught:
+        send_much(producer)
+    assert f"Broker 1 cannot be used: cannot resolve {UNRESOLVED}" in str(caught.value)
+
+
+def test_a_topic_that_cannot_be_asked_for_because_of_the_advertised_address(broker: ScriptedBroker, make: Make) -> None:
+    hide(broker)
+    producer = make(max_block_ms=1_500, connections_max_idle_ms=200)
+    producer.partitions_for("other")
+    for node in (1, 2):
+        broker.down(node)
+    with pytest.raises(errors.KafkaTimeoutError) as caught:
+        producer.send("t", b"value")
+    assert UNRESOLVED in str(caught.value)
+
+
+def test_closed_before_delivery(broker: ScriptedBroker, make: Make) -> None:
+    producer = make()
+    broker.by_hand = True
+    sent = producer.send("other", b"value")
+    broker.next_produce()
+    waiting = producer.send("t", b"value", partition=0)
+    with pytest.raises(errors.KafkaTimeoutError, match=r"2 record\(s\)"):
+        producer.close(0)
+    for future, topic in ((sent, "other"), (waiting, "t")):
+        error = future.exception
+        assert isinstance(error, errors.IllegalStateError)
+        assert "closed forcefully" in str(error)
+        assert f"Topic {topic!r} partition 0: " in str(error)
+        assert ("It may have been written." in str(error)) is error.maybe_written
+    assert re.search(r"Sent once in \d+ ms, to broker 1\.", str(sent.exception))
+    left = {record.topic: record for record in producer.undelivered()}
+    assert left["other"].maybe_written is True
+
+
+def test_vanished_partition(broker: ScriptedBroker, make: Make) -> None:
+    producer = make(retry_backoff_ms=100)
+    rule = broker.on_produce("t", 2).refuse(NOT_LEADER)
+    future = producer.send("t", b"value", partition=2)
+    broker.wait_for(Api.PRODUCE)
+    broker.recreate_topic("t", 1)
+    rule.remove()
+    with pytest.raises(errors.UnknownTopicOrPartitionError) as caught:
+        future.get(20)
+    assert re.search(r"Sent (once|\d+ times) in \d+ ms, (last )?to broker", str(caught.value))
+
+
+def test_behind_a_failed_batch(broker: ScriptedBroker, make: Make) -> None:
+    producer = make(strict_order=True, linger_ms=0)
+    producer.send("t", b"first", partition=0).get(10)
+    broker.by_hand = True
+    bad = producer.send("t", b"bad", partition=0)
+    held = broker.next_produce()
+    behind = producer.send("t", b"behind", partition=0)
+    after = broker.next_produce()
+    held.refuse(32)
+    after.refuse(45)
+    broker.by_hand = False
+    with pytest.raises(errors.InvalidTimestampError, match="Sent once"):
+        bad.get(10)
+    with pytest.raises(errors.OutOfOrderSequenceNumberError, match=r"strict_order=True.*Sent once in \d+ ms, to"):
+        behind.get(10)
