@@ -13,11 +13,13 @@ from fastprod._version import __version__
 if TYPE_CHECKING:
     from fastprod import errors, partitioners, serializers
     from fastprod._backend import FutureRecordMetadata, backend
+    from fastprod.diagnosis import Diagnosis
     from fastprod.faces.kafka_python import KafkaProducer
     from fastprod.stats import ProducerStats
     from fastprod.types import RecordMetadata, TopicPartition
 
 _HOMES = {
+    "Diagnosis": "fastprod.diagnosis",
     "FutureRecordMetadata": "fastprod._backend",
     "KafkaProducer": "fastprod.faces.kafka_python",
     "ProducerStats": "fastprod.stats",
@@ -28,6 +30,7 @@ _HOMES = {
 _MODULES = ("errors", "partitioners", "serializers")
 
 __all__ = [
+    "Diagnosis",
     "FutureRecordMetadata",
     "KafkaProducer",
     "ProducerStats",

@@ -40,6 +40,13 @@ def open_producer(command: str, args: argparse.Namespace) -> KafkaProducer:
 
     CommandError where the options make no sense, a package is missing or no broker answers.
     """
+    chosen = chosen_options(args)
+    show_log(command)
+    return make_producer(chosen)
+
+
+def chosen_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of KafkaProducer that the command line names; CommandError where there are no brokers."""
     from fastprod.cli import options
 
     chosen = options.from_file(args.config) if args.config is not None else {}
@@ -48,8 +55,7 @@ def open_producer(command: str, args: argparse.Namespace) -> KafkaProducer:
         chosen["bootstrap_servers"] = args.bootstrap_servers
     if "bootstrap_servers" not in chosen:
         raise CommandError("no brokers given: add -b HOST:PORT (or bootstrap_servers in --config)", _USAGE)
-    show_log(command)
-    return make_producer(chosen)
+    return chosen
 
 
 def make_producer(options: dict[str, Any]) -> KafkaProducer:

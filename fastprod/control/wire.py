@@ -95,6 +95,12 @@ def metadata(topics: Iterable[str], allow_auto_create: bool) -> Call[MetadataAns
     return Call(versions.METADATA, message, _read_metadata, _METADATA_THROTTLES_FROM)
 
 
+def metadata_of_all() -> Call[MetadataAnswer]:
+    """Metadata of the brokers and of every topic that there is; creates none."""
+    message = MetadataRequest(None, allow_auto_topic_creation=False)
+    return Call(versions.METADATA, message, _read_metadata, _METADATA_THROTTLES_FROM)
+
+
 def init_producer_id() -> Call[NewIdentity]:
     """A producer id of our own, without transactions."""
     return Call(versions.INIT_PRODUCER_ID, InitProducerIdRequest(), _read_init_producer_id)

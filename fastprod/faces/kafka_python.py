@@ -6,12 +6,15 @@ import logging
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from fastprod import _backend, config, errors, failures, partitioners, serializers, waiting
 from fastprod.control.producer import Engine
 from fastprod.stats import ProducerStats
 from fastprod.types import UndeliveredRecord
+
+if TYPE_CHECKING:
+    from fastprod.diagnosis import Diagnosis
 
 log = logging.getLogger(__name__)
 # What a program that has not set logging up does not want to see on its standard error.
@@ -177,6 +180,21 @@ class KafkaProducer(_backend.ProducerBase):
         their units.
         """
         return self._alive().stats()
+
+    def diagnose(self, timeout_ms: float = 10_000) -> Diagnosis:
+        """Try every bootstrap and advertised address step by step and say what fails and why.
+
+        `timeout_ms` is for all of it. Takes sockets of its own and the calling thread, so it works
+        while the cluster is down, and after `close`. `print` it, or look at its fields (see
+        `fastprod.diagnosis`). The topics that were sent to must have leaders as well.
+
+        Raises ValueError for a timeout that is not above 0.
+        """
+        from fastprod.control import diagnosis  # ssl and all: only who asks pays for it
+
+        if self._engine is None:
+            raise errors.IllegalStateError("This producer was never started.")
+        return diagnosis.diagnose(self._engine.config, timeout_ms, list(self._engine.plane.routes))
 
     def poll(self, timeout: float = 0) -> int:
         """Do nothing and return 0: callbacks run by themselves. For users of other clients."""
