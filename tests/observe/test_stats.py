@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
 
@@ -211,6 +212,30 @@ def test_dropped_failures_are_logged_once_with_an_example(
     assert "6 record(s) failed" in told
     assert "Topic 't' partition 1" in told
     assert producer.stats().unread_failures == 6
+
+
+def test_while_it_runs_they_are_told_of_once_in_a_while(
+    broker: ScriptedBroker, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastprod.control.producer._UNREAD_S", 0.5)
+    producer = make()
+    broker.on_produce("t", 1).refuse(BAD_TIMESTAMP)
+    with caplog.at_level(logging.WARNING, "fastprod"):
+        for _ in range(12):
+            producer.send("t", b"v", partition=1)
+            time.sleep(0.1)
+        told = [each.getMessage() for each in caplog.records if "nobody looked" in each.getMessage()]
+    assert 1 <= len(told) <= 4
+
+
+def test_a_forked_child_begins_at_nothing(broker: ScriptedBroker, make: Make) -> None:
+    producer = make()
+    producer.send("other", b"value").get(10)
+    child = os.fork()
+    if not child:
+        os._exit(0 if producer.stats().accepted == Tally(0, 0) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert look(producer, 1).acknowledged.records == 1
 
 
 def test_nothing_is_said_of_failures_that_were_seen(
