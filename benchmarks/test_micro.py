@@ -127,7 +127,7 @@ class Appenders:
     def end(self) -> None:
         """End the last producer's batches."""
         if self._plane is not None:
-            self._plane.abort(RuntimeError("measured"))
+            self._plane.abort(lambda: RuntimeError("measured"))
             self._plane = None
 
     def close(self) -> None:

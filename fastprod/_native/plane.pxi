@@ -1,6 +1,7 @@
 # The data plane as Python sees it: what the control plane tells it, and what it hears back (DESIGN.md, "The seam").
 
 import socket
+from collections.abc import Callable
 
 
 cdef class DataPlane:
@@ -606,8 +607,8 @@ cdef class DataPlane:
             for i in range(partitions.size()):
                 self._fail_queue(partitions[i], FAILED, error, True)
 
-    def abort(self, error: BaseException) -> list:
-        """After `stop`: end all that is left with (a copy of) `error`; a tuple for each batch, see DESIGN.md."""
+    def abort(self, error: Callable[[], BaseException]) -> list:
+        """After `stop`: end each batch that is left with an `error()`; a tuple for each, see DESIGN.md."""
         cdef TopicRoute route
         cdef vector[Partition*] partitions
         cdef size_t i
@@ -650,7 +651,7 @@ cdef class DataPlane:
                 batch.maybe_written = batch.unknown or (batch.reached and batch.attempts > 0)
                 batch.leader = partition.leader.load()
                 batch.elapsed_ms = (now_ns() - batch.created) / 1e6
-                mine = failures.with_history(error, topic, number, history_of(batch, batch.elapsed_ms))
+                mine = failures.with_history(error(), topic, number, history_of(batch, batch.elapsed_ms))
                 mine.maybe_written = batch.maybe_written
                 left.append((topic, number, batch.codec if batch.sealed else 0,
                              PyBytes_FromStringAndSize(<char*>batch.data, batch.used), batch.base_timestamp,

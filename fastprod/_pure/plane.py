@@ -8,7 +8,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from fastprod import failures
@@ -248,8 +248,8 @@ class DataPlane:
                 if batch.attempts == 0 and not batch.in_request:
                     core.fail_unsent(batch, error)
 
-    def abort(self, error: BaseException) -> list[AbortedBatch]:
-        """End all that is left with (a copy of) `error`; a tuple for each batch, see DESIGN.md."""
+    def abort(self, error: Callable[[], BaseException]) -> list[AbortedBatch]:
+        """End each batch that is left with an `error()`; a tuple for each, see DESIGN.md."""
         left: list[AbortedBatch] = []
         core = self.core
         with core.lock:
@@ -268,7 +268,7 @@ class DataPlane:
                 times = (batch.base_timestamp, batch.count, maybe_written)
                 left.append((*place, batch.codec, batch.body_bytes(), *times))
                 told = history_of(batch, maybe_written)
-                mine = failures.with_history(error, *place, told)
+                mine = failures.with_history(error(), *place, told)
                 core.end(batch, failures.flagged(mine, maybe_written))
         return left
 

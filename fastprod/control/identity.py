@@ -91,10 +91,10 @@ class Identity:
             self._adopt(answer.producer_id, answer.epoch)
             self._journal.debug("Producer id %s, epoch %s", *self.current)
             return
-        if isinstance(error, errors.UnsupportedVersionError):
+        if error is not None and isinstance(error, errors.UnsupportedVersionError):
             self._on_unsupported(error)
             return
-        if answer is not None and not errors.for_code(answer.error_code).retriable:
+        if answer is not None and not errors.is_retriable(answer.error_code):
             self._refused(answer.error_code)
         self._try_again()
 

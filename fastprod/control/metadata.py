@@ -46,7 +46,7 @@ class TopicTrouble(NamedTuple):
     @property
     def is_final(self) -> bool:
         """Whether asking again is of no use."""
-        return self.error_code != 0 and not errors.for_code(self.error_code).retriable
+        return self.error_code != 0 and not errors.is_retriable(self.error_code)
 
 
 class Metadata:

@@ -339,8 +339,8 @@ class Engine:
         """
         with self._thread.deciding:
             self.plane.stop()
-            error = failures.closed_forcefully()
-            self._undelivered.add(self.plane.abort(error), error)
+            left = self.plane.abort(failures.closed_forcefully)
+            self._undelivered.add(left, failures.closed_forcefully)
 
     def _at_exit(self) -> None:
         left = len(self.close(_EXIT_BUDGET_S))

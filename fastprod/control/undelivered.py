@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fastprod import _backend, compression
 from fastprod.control import refusals
@@ -18,12 +17,12 @@ class Undelivered:
     def __init__(self, largest_body: int) -> None:
         """`largest_body`: bytes of a batch's records."""
         self._largest_body = largest_body
-        self._batches: list[tuple[AbortedBatch, Exception]] = []
+        self._batches: list[tuple[AbortedBatch, Callable[[], Exception]]] = []
         self._records: list[UndeliveredRecord] = []
         self._lock = threading.RLock()
 
-    def add(self, batches: list[AbortedBatch], error: Exception) -> None:
-        """Keep what `plane.abort` gave back; `error`: what their futures failed with."""
+    def add(self, batches: list[AbortedBatch], error: Callable[[], Exception]) -> None:
+        """Keep what `plane.abort` gave back; `error()`: what their futures failed with."""
         with self._lock:
             self._batches.extend((batch, error) for batch in batches)
 
@@ -39,12 +38,12 @@ class Undelivered:
         with self._lock:
             batches, self._batches = self._batches, []
             for batch, error in batches:
-                self._records.extend(self._decode(batch, error))
+                self._records.extend(self._decode(batch, error()))
             return list(self._records)
 
     def _decode(self, batch: AbortedBatch, error: Exception) -> list[UndeliveredRecord]:
         topic, partition, codec, body, base_timestamp, count, maybe_written = batch
-        mine = refusals.marked(copy.copy(error), maybe_written)
+        mine = refusals.marked(error, maybe_written)
         largest = max(self._largest_body, len(body))
         plain = compression.decompress(codec, body, largest)
         return [

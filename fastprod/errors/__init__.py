@@ -48,6 +48,13 @@ def for_code(code: int) -> "type[KafkaError]":
     return _unrecognized.setdefault(code, made)
 
 
+def is_retriable(code: int) -> bool:
+    """Whether trying again may help after a broker's error code; False for one that the table does
+    not list. Builds no class."""
+    name = _NAME_OF_CODE.get(code)
+    return name is not None and _ROWS[name].retriable
+
+
 def _class(name: str) -> "type[KafkaError]":
     """Return the class of that name (not an alias), built if this is its first use."""
     known: type[KafkaError] | None = globals().get(name)
@@ -100,7 +107,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-__all__ = [*_ROWS, *ALIASES, "for_code"]
+__all__ = [*_ROWS, *ALIASES, "for_code", "is_retriable"]
 
 if not TYPE_CHECKING:
     # Type checkers read _declared.pyi, where a misspelt name is an error.

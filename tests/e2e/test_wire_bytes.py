@@ -60,12 +60,14 @@ def test_the_log_holds_the_bytes_that_were_sent(
         on_wire, in_log = of(partition, sent), log_batches(own_broker, name, partition)
         assert [batch.lasting for batch in in_log] == [batch.lasting for batch in on_wire]
         assert len(on_wire) > 1
+        assert sum(batch.codec == CODECS[codec] for batch in on_wire) > 1
         offset = 0
         for wire, log in zip(on_wire, in_log, strict=True):
             assert wire.data[:8] == bytes(8)
             assert wire.data[12:16] == b"\xff\xff\xff\xff"
             assert log.data[:8] == offset.to_bytes(8, "big")
-            assert wire.codec == CODECS[codec]
+            # What compression makes no smaller, a few records perhaps, is sent as it is.
+            assert wire.codec == CODECS[codec] or (wire.codec == 0 and wire.count < 10)
             assert (wire.producer_id >= 0, wire.epoch >= 0, wire.sequence >= 0) == (idempotent,) * 3
             assert wire.sequence == (offset if idempotent else -1)
             offset += wire.count

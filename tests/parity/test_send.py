@@ -71,7 +71,7 @@ class Rig:
         """What was accepted, in batches."""
         self.plane.stop()
         self.plane.close_appends()
-        left = self.plane.abort(RuntimeError("over"))
+        left = self.plane.abort(lambda: RuntimeError("over"))
         for _ in range(10_000):
             if not self.plane.run_callbacks():
                 break

@@ -16,13 +16,13 @@ from confluent_kafka.admin import AdminClient
 
 from fastprod.cli import broker as command
 
+# What is tested does not depend on the twin.
+pytestmark = pytest.mark.native_only
+
 PATIENCE_S = 120
 PROGRAM = """
 import argparse, sys
 from fastprod.cli import broker
-
-# What is tested does not depend on the twin.
-pytestmark = pytest.mark.native_only
 parser = argparse.ArgumentParser()
 broker.add_parser(parser.add_subparsers(required=True))
 arguments = parser.parse_args()

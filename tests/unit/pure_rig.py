@@ -249,7 +249,7 @@ class Rig:
 
     def close(self) -> None:
         self.plane.stop()
-        self.plane.abort(errors.IllegalStateError("the test is over"))
+        self.plane.abort(lambda: errors.IllegalStateError("the test is over"))
         while self.plane.incomplete():
             time.sleep(0.01)
         memory = self.plane.counters()["memory_used"]

@@ -117,6 +117,10 @@ class TestForCode:
         assert cls is getattr(errors, cls.__name__)
         assert cls.__name__ == kafka.errors.for_code(code).__name__ or cls.__name__ in OURS_ALONE
 
+    def test_retriability_without_a_class(self) -> None:
+        codes = [code for code in CODES if code is not None] + [31999]
+        assert all(errors.is_retriable(code) is errors.for_code(code).retriable for code in codes)
+
     def test_unknown(self) -> None:
         cls = errors.for_code(31999)
         assert cls is errors.for_code(31999)
@@ -191,7 +195,7 @@ class TestModule:
         assert errors.CorruptRecordException is errors.CorruptRecordError
 
     def test_names(self) -> None:
-        assert set(errors.__all__) == {*CLASS_NAMES, "for_code"}
+        assert set(errors.__all__) == {*CLASS_NAMES, "for_code", "is_retriable"}
         assert dir(errors) == sorted(errors.__all__)
         with pytest.raises(AttributeError, match="NoSuchError"):
             getattr(errors, "NoSuchError")  # noqa: B009

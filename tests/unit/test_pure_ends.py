@@ -108,7 +108,7 @@ class TestEnds:
         open_batch = made.send(b"open", partition=1)
         made.plane.close_appends()
         made.plane.stop()
-        left = made.plane.abort(errors.IllegalStateError("closed"))
+        left = made.plane.abort(lambda: errors.IllegalStateError("closed"))
         assert [(each[0], each[1], each[5], each[6]) for each in left] == [
             (TOPIC, 0, 1, True),
             (TOPIC, 1, 1, False),
