@@ -97,16 +97,18 @@ LEVELS: dict[str, list[int | None]] = {
 @pytest.mark.parametrize("codec", LEVELS)
 def test_codec_matrix(kafka_broker: KafkaBroker, codec: str) -> None:
     """A broker takes every codec at every level, which it does not without opening the batch, and a consumer reads
-    what was sent. Several blocks long, and in parts not compressible."""
+    what was sent. Several blocks long, and in parts not compressible. In batches of more than a MiB, because a single
+    block is independent however it is asked for."""
     topic = f"codec-matrix-{next(_names)}"
     kafka_broker.create_topic(topic, 1)
     noise = b"".join(struct.pack(">Q", number * 0x9E3779B97F4A7C15 % 2**64) for number in range(2000))
     values = [b"%d " % number * 300 + noise[number * 400 : number * 400 + 400] for number in range(40)]
-    # At its lowest levels zstd finds nothing else.
-    values.append(bytes(200_000))
+    # At its lowest levels zstd finds nothing else; and more than one block of the largest that lz4 has here.
+    values += [bytes(700_000), bytes(700_000)]
     sent: list[bytes] = []
     for level in LEVELS[codec]:
-        options: dict[str, Any] = {"compression_type": codec, "compression_level": level, "linger_ms": 10_000}
+        options: dict[str, Any] = {"compression_type": codec, "compression_level": level}
+        options |= {"linger_ms": 10_000, "batch_size": 2_000_000}
         made = KafkaProducer(bootstrap_servers=kafka_broker.bootstrap_servers, **options)
         try:
             futures = [made.send(topic, value, partition=0) for value in values]
