@@ -18,6 +18,7 @@ from fastprod import KafkaProducer
 from fastprod.testing import KafkaBroker
 
 from .audit import Fate, Row, Told, audit, summary
+from .patience import eventually
 
 FILLING = b"the same old words, so that there is something to compress; " * 3
 
@@ -133,8 +134,8 @@ class Load:
     def wait_for_progress(self, seconds: float = 60.0) -> None:
         """Wait until each thread's newest record has ended; its predecessors in the same partition have, too."""
         for mine in self._futures:
-            if mine:
-                mine[-1].get(seconds)
+            eventually(lambda: mine or self._errors, seconds, "a thread's first record")  # noqa: B023
+            mine[-1].get(seconds)
 
     def stop(self) -> None:
         """End the threads; what they sent is on its way."""
