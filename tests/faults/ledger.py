@@ -129,7 +129,10 @@ class Load:
         kind = thread % 3 if self._explicit else thread % 2
         key = b"%d-%d" % (thread, number % self._keys) if kind == 1 else None
         value = b"%d:%d:%s:%s" % (thread, number, key or b"", FILLING[: number % len(FILLING)])
-        return Wanted(key, value, number % self._explicit if kind == 2 else None)
+        return Wanted(key, value, self._partition(thread, number))
+
+    def _partition(self, thread: int, number: int) -> int | None:
+        return number % self._explicit if self._explicit and thread % 3 == 2 else None
 
     def wait_for_progress(self, seconds: float = 60.0) -> None:
         """Wait until each thread's newest record has ended; its predecessors in the same partition have, too."""
@@ -186,7 +189,7 @@ class Load:
                     told.add(Fate.MAYBE if getattr(future.exception, "maybe_written", False) else Fate.FAILED)
                     continue
                 place = future.value
-                asked = self.record(thread, number).partition if self._explicit and thread % 3 == 2 else None
+                asked = self._partition(thread, number)
                 assert asked in (None, place.partition), f"record {thread}:{number} was for {asked}: {place}"
                 told.add(Fate.ACKNOWLEDGED, place.partition, place.offset)
             every.append(told)
