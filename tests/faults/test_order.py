@@ -16,7 +16,7 @@ from .patience import eventually
 
 # A record a batch, so that it is known what is in flight.
 SINGLE: dict[str, Any] = {"batch_size": 0, "retry_backoff_ms": 5}
-PRODUCE = 0
+PRODUCE, METADATA = 0, 3
 MISSING_KEY, NOT_ENOUGH_REPLICAS = 87, 19
 VALUES = [b"0", b"1"]
 
@@ -141,10 +141,11 @@ class TestTheFirstBatchOnARealBroker:
         with KafkaProducer(bootstrap_servers=proxied.bootstrap_servers, **options) as made:
             connect(made, "gone")
             proxied.delete_topic("gone")
-            futures = one_in_flight(
-                proxied.proxy(), lambda: [made.send("gone", b"%d" % number) for number in range(6)]
-            )
-            eventually(lambda: made.metrics()["producer-metrics"]["record-retry-rate"] > 0, what="a retry")
+            proxy = proxied.proxy()
+            asked = proxy.requests(METADATA)
+            futures = one_in_flight(proxy, lambda: [made.send("gone", b"%d" % number) for number in range(6)])
+            # It asks because it was refused; whether it is sent again before there is a topic is a matter of time.
+            eventually(lambda: proxy.requests(METADATA) > asked, what="a refusal")
             assert not any(each.is_done for each in futures)
             proxied.create_topic("gone")
             assert [each.get(20).offset for each in futures] == list(range(6))
