@@ -1,15 +1,15 @@
 """Load with a ledger: threads send numbered records, and the log is held against what their futures say.
 
-A record's value is "thread:number:key" and filling; numbers run per thread. `Load.check` reads the topic back with
-confluent-kafka and finds what was lost, written twice, written elsewhere than reported or out of order.
+A record follows from its thread and its number (`Load.record`); numbers run per thread. `Load.check` reads the topic
+back with confluent-kafka and finds what was lost, written twice, written elsewhere than reported or out of order.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
@@ -17,17 +17,10 @@ from confluent_kafka import Consumer, TopicPartition
 from fastprod import KafkaProducer
 from fastprod.testing import KafkaBroker
 
+from .audit import Fate, Row, Told, audit, summary
+from .patience import eventually
+
 FILLING = b"the same old words, so that there is something to compress; " * 3
-_BURST = 10
-_PAUSE_S = 0.004
-
-
-class Sent(NamedTuple):
-    """A record that was accepted. `key` None: the producer chose the partition."""
-
-    key: bytes | None
-    value: bytes
-    future: Any
 
 
 class Written(NamedTuple):
@@ -39,8 +32,16 @@ class Written(NamedTuple):
     value: bytes
 
 
-def read_log(address: str, topic: str, partitions: int, seconds: float = 30.0) -> list[Written]:
-    """Return everything that is in the topic, in the order of each partition's log."""
+class Wanted(NamedTuple):
+    """What is sent. `key` None and `partition` None: the producer chooses."""
+
+    key: bytes | None
+    value: bytes
+    partition: int | None
+
+
+def walk_log(address: str, topic: str, partitions: int, seconds: float = 30.0) -> Iterator[Written]:
+    """Yield everything that is in the topic, in the order of each partition's log. Fails if not all of it comes."""
     consumer = Consumer(
         {
             "bootstrap.servers": address,
@@ -48,33 +49,61 @@ def read_log(address: str, topic: str, partitions: int, seconds: float = 30.0) -
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "check.crcs": True,
+            # What it reads ahead is memory of this process.
+            "queued.max.messages.kbytes": 16_384,
         }
     )
     try:
         places = [TopicPartition(topic, number, 0) for number in range(partitions)]
         ends = {place.partition: consumer.get_watermark_offsets(place, timeout=10)[1] for place in places}
         consumer.assign(places)
-        found: list[Written] = []
+        found = 0
         deadline = time.monotonic() + seconds
-        while len(found) < sum(ends.values()) and time.monotonic() < deadline:
-            for message in consumer.consume(10_000, 0.1):
+        while found < sum(ends.values()) and time.monotonic() < deadline:
+            messages = consumer.consume(10_000, 0.1)
+            found += len(messages)
+            for message in messages:
                 assert message.error() is None, message.error()
-                found.append(Written(message.partition(), message.offset(), message.key(), message.value()))
-        assert len(found) == sum(ends.values()), f"read {len(found)} records, there are {ends}"
-        return found
+                yield Written(message.partition(), message.offset(), message.key(), message.value())
+        assert found == sum(ends.values()), f"read {found} records, there are {ends}"
     finally:
         consumer.close()
 
 
-class Load:
-    """Sends from several threads until `stop`. Every second thread gives keys, the others none."""
+def read_log(address: str, topic: str, partitions: int, seconds: float = 30.0) -> list[Written]:
+    """Return everything that is in the topic, in the order of each partition's log."""
+    return list(walk_log(address, topic, partitions, seconds))
 
-    def __init__(self, producer: KafkaProducer, topic: str, threads: int = 4, keys: int = 3) -> None:
+
+class Load:
+    """Sends from several threads until `stop`. Every second thread gives keys, the others none.
+
+    Args:
+        explicit: so many partitions are named in turn by every third thread; 0: none is.
+        burst: how many records a thread sends at once.
+        pause_s: the time from one burst to the next, s.
+        catch_up_s: how much of the time that sending took longer is made up for by pausing less, s.
+    """
+
+    def __init__(
+        self,
+        producer: KafkaProducer,
+        topic: str,
+        threads: int = 4,
+        keys: int = 3,
+        *,
+        explicit: int = 0,
+        burst: int = 10,
+        pause_s: float = 0.004,
+        catch_up_s: float = 0.0,
+    ) -> None:
         self._producer = producer
         self._topic = topic
         self._keys = keys
+        self._explicit = explicit
+        self._burst, self._pause_s, self._catch_up_s = burst, pause_s, catch_up_s
         self._stop = threading.Event()
-        self._sent: list[list[Sent]] = [[] for _ in range(threads)]
+        self._futures: list[list[Any]] = [[] for _ in range(threads)]
         self._errors: list[BaseException] = []
         self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(threads)]
         for thread in self._threads:
@@ -83,12 +112,33 @@ class Load:
     @property
     def sent(self) -> int:
         """How many records were accepted so far."""
-        return sum(map(len, self._sent))
+        return sum(map(len, self._futures))
 
     @property
     def acknowledged(self) -> int:
         """How many of them are in the log, say their futures."""
-        return sum(each.future.succeeded() for mine in self._sent for each in list(mine))
+        return sum(each.succeeded() for mine in self._futures for each in list(mine))
+
+    @property
+    def failures(self) -> list[BaseException]:
+        """Why those failed that did."""
+        return [each.exception for mine in self._futures for each in mine if each.failed()]
+
+    def record(self, thread: int, number: int) -> Wanted:
+        """Return a thread's record of that number."""
+        kind = thread % 3 if self._explicit else thread % 2
+        key = b"%d-%d" % (thread, number % self._keys) if kind == 1 else None
+        value = b"%d:%d:%s:%s" % (thread, number, key or b"", FILLING[: number % len(FILLING)])
+        return Wanted(key, value, self._partition(thread, number))
+
+    def _partition(self, thread: int, number: int) -> int | None:
+        return number % self._explicit if self._explicit and thread % 3 == 2 else None
+
+    def wait_for_progress(self, seconds: float = 60.0) -> None:
+        """Wait until each thread's newest record has ended; its predecessors in the same partition have, too."""
+        for mine in self._futures:
+            eventually(lambda: mine or self._errors, seconds, "a thread's first record")  # noqa: B023
+            mine[-1].get(seconds)
 
     def stop(self) -> None:
         """End the threads; what they sent is on its way."""
@@ -98,47 +148,63 @@ class Load:
         assert not self._errors, self._errors
 
     def _send(self, thread: int) -> None:
-        mine = self._sent[thread]
+        mine = self._futures[thread]
+        due = time.monotonic()
         try:
             while not self._stop.is_set():
-                for _ in range(_BURST):
-                    number = len(mine)
-                    key = b"%d-%d" % (thread, number % self._keys) if thread % 2 else None
-                    value = b"%d:%d:%s:%s" % (thread, number, key or b"", FILLING[: number % len(FILLING)])
-                    mine.append(Sent(key, value, self._producer.send(self._topic, value, key)))
-                self._stop.wait(_PAUSE_S)
+                for _ in range(self._burst):
+                    wanted = self.record(thread, len(mine))
+                    mine.append(self._producer.send(self._topic, wanted.value, wanted.key, partition=wanted.partition))
+                now = time.monotonic()
+                due = max(due + self._pause_s, now - self._catch_up_s)
+                self._stop.wait(max(0.0, due - now))
         except BaseException as error:
             self._errors.append(error)
 
-    def check(self, broker: KafkaBroker, partitions: int) -> None:
-        """Assert that nothing was lost, nothing is there twice, all is where its future says, all is in order."""
-        failed = [(each, each.future.exception) for mine in self._sent for each in mine if not each.future.succeeded()]
-        assert not failed, f"{len(failed)} of {self.sent} failed: {failed[:3]}"
-        log = read_log(broker.bootstrap_servers, self._topic, partitions)
-        values = Counter(each.value for each in log)
-        twice = {value[:60]: count for value, count in values.items() if count > 1}
-        assert not twice, f"{len(twice)} records are in the log more than once: {list(twice.items())[:3]}"
-        lost = [each.value[:60] for mine in self._sent for each in mine if each.value not in values]
-        assert not lost, f"{len(lost)} records were acknowledged and are not in the log: {lost[:3]}"
-        assert len(log) == self.sent
-        self._check_places(log)
-        self._check_order(log)
+    def check(
+        self, broker: KafkaBroker, partitions: int, *, may_fail: bool = False, keys_stay: bool = True
+    ) -> None:
+        """Assert that nothing was lost, nothing is there twice, all is where its future says, all is in order.
 
-    def _check_places(self, log: list[Written]) -> None:
-        at = {(each.partition, each.offset): (each.key, each.value) for each in log}
-        for mine in self._sent:
-            for each in mine:
-                told = each.future.get(0)
-                there = at[told.partition, told.offset]
-                assert there == (each.key, each.value), f"at {told} lies {there}"
+        Args:
+            may_fail: whether a record may have failed; it must not be in the log unless its error says that it may.
+            keys_stay: whether a key is in one partition only.
+        """
+        told = self._told()
+        failed = self.failures
+        assert may_fail or not failed, f"{len(failed)} of {self.sent} failed: {failed[:3]}"
+        log = self._log(broker, partitions, keys_stay)
+        found = audit(told, log)
+        assert not found, summary(found)
+        written = sum(map(len, log.values()))
+        assert written == self.sent if not failed else self.sent - len(failed) <= written <= self.sent
 
-    def _check_order(self, log: list[Written]) -> None:
-        rows: dict[tuple[int, bytes, bytes | None], list[int]] = defaultdict(list)
-        for each in sorted(log, key=lambda each: (each.partition, each.offset)):
-            thread, number, _ = each.value.split(b":", 2)
-            rows[each.partition, thread, None].append(int(number))
+    def _told(self) -> list[Told]:
+        every = []
+        for thread, mine in enumerate(self._futures):
+            told = Told()
+            for number, future in enumerate(mine):
+                assert future.is_done, f"record {thread}:{number} has not ended"
+                if future.failed():
+                    told.add(Fate.MAYBE if getattr(future.exception, "maybe_written", False) else Fate.FAILED)
+                    continue
+                place = future.value
+                asked = self._partition(thread, number)
+                assert asked in (None, place.partition), f"record {thread}:{number} was for {asked}: {place}"
+                told.add(Fate.ACKNOWLEDGED, place.partition, place.offset)
+            every.append(told)
+        return every
+
+    def _log(self, broker: KafkaBroker, partitions: int, keys_stay: bool) -> dict[int, Row]:
+        rows = {number: Row() for number in range(partitions)}
+        homes: dict[bytes, set[int]] = defaultdict(set)
+        for each in walk_log(broker.bootstrap_servers, self._topic, partitions, 60.0):
+            thread, number = map(int, each.value.split(b":", 2)[:2])
+            wanted = self.record(thread, number)
+            assert (each.key, each.value) == (wanted.key, wanted.value), f"not what was sent: {each}"
+            rows[each.partition].add(thread, number, each.offset)
             if each.key is not None:
-                rows[-1, thread, each.key].append(int(number))
-        for row, numbers in rows.items():
-            out = [pair for pair in itertools.pairwise(numbers) if pair[0] > pair[1]]
-            assert not out, f"out of order in (partition, thread, key) {row}: {out[:5]}"
+                homes[each.key].add(each.partition)
+        astray = {key: places for key, places in homes.items() if len(places) > 1}
+        assert not (keys_stay and astray), f"keys in more than one partition: {astray}"
+        return rows
