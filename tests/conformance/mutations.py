@@ -110,6 +110,10 @@ PURE: list[Mutation] = [
              "            pass", "test_expiry: test_expiry_then_success_resolves_by_a_follower"),
     Mutation(56, "control/verdict.py", "        return Verdict(Action.SUCCEED)", "        return Verdict(Action.FAIL)",
              "test_in_flight: test_duplicate_is_success and not time"),
+    Mutation(58, "_pure/batch.py", "return (self.base_sequence + self.count) & layout.SEQUENCE_MASK",
+             "return self.base_sequence + self.count", "test_sequence_wrap: not refusal and not split"),
+    Mutation(58, "control/verdict.py", "(facts.last_acked_sequence + 1) % _SEQUENCES",
+             "facts.last_acked_sequence + 1", "test_sequence_wrap: refusal and next"),
     Mutation(31, "_pure/plane.py", "        self.core.closing = True\n        self.core.pool.close()",
              "        self.core.pool.close()", "test_close: test_close_semantics_sends_afterwards"),
     Mutation(36, "control/verdict.py", "    100: _REFRESH,", "    100: _RETRY,",
@@ -155,6 +159,8 @@ NATIVE: list[Mutation] = [
              "core.closing.load()", "test_readiness: test_ready_exhausted"),
     Mutation(16, "_native/outbox.pxi", "or batch.flush_epoch <= core.flush_target.load()):", "or False):",
              "test_readiness: test_ready_flush"),
+    Mutation(18, "_native/io_loop.pxi", "            outbox.rotate = at\n            return\n",
+             "            return\n", "test_drain: test_drain_rotation"),
 ]  # fmt: skip
 
 ALL = PURE + NATIVE
