@@ -154,8 +154,6 @@ NATIVE: list[Mutation] = [
     Mutation(15, "_native/accumulator.pxi", "        if topic.partitions[i].leader.load(memory_order_relaxed) >= 0:",
              "        if True:", "test_partitions: test_unavailable_excluded and not stalled"),
     Mutation(16, "_native/outbox.pxi", "core.closing.load() or core.memory_waiters.load()",
-             "core.memory_waiters.load()", "test_readiness: test_ready_close"),
-    Mutation(16, "_native/outbox.pxi", "core.closing.load() or core.memory_waiters.load()",
              "core.closing.load()", "test_readiness: test_ready_exhausted"),
     Mutation(16, "_native/outbox.pxi", "or batch.flush_epoch <= core.flush_target.load()):", "or False):",
              "test_readiness: test_ready_flush"),
