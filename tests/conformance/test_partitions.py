@@ -121,10 +121,11 @@ def test_fractional_batches_avoided(broker: ScriptedBroker, make: Make) -> None:
             time.sleep(0.002)
     made.flush(20)
     fit = (20_000 - 61) // (len(VALUE) + 10)
-    for partition in range(3):
-        counts = [each.count for each in broker.log("three", partition)][1:]
-        assert len(counts) >= 4
-        assert set(counts[:-1]) == {fit}, counts
+    # Behind the first ones; how many each partition has is chance.
+    counts = [[each.count for each in broker.log("three", partition)][1:] for partition in range(3)]
+    assert sum(map(sum, counts)) == 600
+    for each in counts:
+        assert set(each[:-1]) <= {fit}, counts
 
 
 class TestAdaptiveWeights:
