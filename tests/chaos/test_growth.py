@@ -29,7 +29,10 @@ def test_three_million_records(kafka_broker: KafkaBroker) -> None:
     print([round(each / 2**20, 1) for each in report["peaks"]])
     assert len(report["peaks"]) == PARTS
     assert min(report["peaks"]) > 0
-    assert report["last half"] < 0.02
+    # How many buffers of a megabyte are in use at a time is chance, and 2 % of so little memory are less than one. A
+    # leak of three bytes a record would be more than this.
+    half = PARTS // 2
+    assert max(report["peaks"][half:]) - max(report["peaks"][:half]) < 4 << 20
     assert sum(kafka_broker.end_offset("growth", partition) for partition in range(4)) == RECORDS
 
 
