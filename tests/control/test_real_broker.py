@@ -79,7 +79,8 @@ def test_compacted_topic_without_key(sender: MakeSender, kafka_broker: KafkaBrok
 
 def test_deleted_and_created_again(sender: MakeSender, kafka_broker: KafkaBroker) -> None:
     kafka_broker.create_topic("engine-again", partitions=4)
-    made = sender(kafka_broker.bootstrap_servers, metadata_max_age_ms=300)
+    # The producer asks for the topic all the time: it must not be what creates it again.
+    made = sender(kafka_broker.bootstrap_servers, metadata_max_age_ms=300, allow_auto_create_topics=False)
     for _ in range(5):
         made.send("engine-again", b"v", partition=0).get(20)
     kafka_broker.delete_topic("engine-again")
