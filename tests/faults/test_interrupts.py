@@ -25,7 +25,6 @@ from .fake_broker import API_VERSIONS, FakeBroker
 from .patience import eventually, in_time
 from .signals import WAYS, Way, interrupt, serve, to_another_thread
 
-ROOT = Path(__file__).resolve().parents[2]
 BUFFER = 50_000
 NEARLY_ALL = 40_000
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name)]
@@ -262,11 +261,11 @@ with Telling(bootstrap_servers=sys.argv[1]) as producer:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process there")
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_program(fake: FakeBroker, answered: bool) -> None:
+def test_a_program(fake: FakeBroker, tmp_path: Path, answered: bool) -> None:
     """The first Ctrl-C ends what it does, and `with` still delivers; the second ends that, too."""
     fake.by_hand = True
     command = [sys.executable, "-c", PROGRAM, fake.address]
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         assert program.stdout is not None
         assert program.stdout.readline() == "blocked\n"
