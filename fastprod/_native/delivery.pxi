@@ -11,7 +11,7 @@ cdef extern from "Python.h":
     object PyType_GenericAlloc(PyTypeObject* type, Py_ssize_t items)
     object PyObject_CallOneArg(object function, object argument)
     PyObject* PyTuple_GET_ITEM(object row, Py_ssize_t at)
-    Py_ssize_t Py_REFCNT(object thing)
+    Py_ssize_t Py_REFCNT(PyObject* thing)
     void PyObject_GC_Track(PyObject* thing)
     void PyObject_GC_UnTrack(PyObject* thing)
 
@@ -41,6 +41,8 @@ cdef atomic[int64_t] live_futures
 live_batches.store(0)
 live_futures.store(0)
 
+cdef class FutureRecordMetadata
+
 
 cdef Batch* new_batch() noexcept nogil:
     cdef Batch* batch = new Batch()
@@ -52,7 +54,7 @@ cdef Batch* new_batch() noexcept nogil:
     batch.partition = NULL
     batch.plane = NULL
     batch.data = NULL
-    batch.capacity = batch.used = batch.charge = batch.raw_size = 0
+    batch.capacity = batch.used = batch.charge = batch.entries_charge = batch.raw_size = 0
     batch.count = 0
     batch.base_timestamp = batch.max_timestamp = -1
     batch.created = 0
@@ -107,7 +109,6 @@ cdef inline void release_held(Batch* batch) noexcept:
 cdef void drop_callbacks(vector[CallbackEntry]& entries) noexcept:
     cdef size_t i
     for i in range(entries.size()):
-        Py_XDECREF(entries[i].future)
         Py_XDECREF(entries[i].function)
         Py_XDECREF(entries[i].extra)
     entries.clear()
@@ -196,7 +197,32 @@ cdef void end_batch(Batch* batch, int outcome) noexcept nogil:
     if due:
         tell(core)
     else:
+        pay_back(batch, 0)
         settle(batch)
+
+
+cdef void charge_entries(Batch* batch) noexcept nogil:
+    """Registered callbacks take memory, too: it is owed until they have run. The batch's lock is held."""
+    cdef size_t size = batch.callbacks.capacity() * sizeof(CallbackEntry)
+    if size > batch.entries_charge:
+        batch.core.pool_gate.lock()
+        batch.core.owed += size - batch.entries_charge
+        batch.core.pool_gate.unlock()
+        batch.entries_charge = size
+
+
+cdef void pay_back(Batch* batch, size_t charge) noexcept nogil:
+    """No callback is left: neither they nor `charge` bytes of the batch are owed any more."""
+    cdef Core* core = batch.core
+    charge += batch.entries_charge
+    if not charge:
+        return
+    batch.entries_charge = 0
+    core.pool_gate.lock()
+    core.owed -= charge
+    core.pool_changes += 1
+    core.pool_gate.unlock()
+    core.pool_freed.notify_all()
 
 
 cdef inline void land(Batch* batch) noexcept nogil:
@@ -241,7 +267,7 @@ cdef inline void replace_item(object row, Py_ssize_t at, object item) noexcept:
     Py_DECREF(<object>old)
 
 
-cdef object new_metadata(Batch* batch, FutureRecordMetadata future, int32_t index):
+cdef object new_metadata(Batch* batch, Facts* facts):
     """A RecordMetadata, its fields put in place one by one: building it by a call would cost three times as much."""
     cdef object metadata
     if batch.value != NULL:
@@ -251,12 +277,12 @@ cdef object new_metadata(Batch* batch, FutureRecordMetadata future, int32_t inde
     put_item(metadata, 0, <object>batch.partition.topic_name)
     put_item(metadata, 1, <object>batch.partition.number)
     put_item(metadata, 2, <object>batch.partition.topic_partition)
-    put_item(metadata, 3, offset_of(batch, index))
-    put_item(metadata, 4, timestamp_of(batch, future))
+    put_item(metadata, 3, offset_of(batch, facts.index))
+    put_item(metadata, 4, timestamp_of(batch, facts))
     put_item(metadata, 5, None)
-    put_item(metadata, 6, future.key_size)
-    put_item(metadata, 7, future.value_size)
-    put_item(metadata, 8, future.header_size)
+    put_item(metadata, 6, facts.key_size)
+    put_item(metadata, 7, facts.value_size)
+    put_item(metadata, 8, facts.header_size)
     return metadata
 
 
@@ -266,18 +292,23 @@ cdef inline object offset_of(Batch* batch, int32_t index):
     return <int64_t>(<uint64_t>batch.base_offset + <uint64_t>index)   # a broker may say anything
 
 
-cdef inline object timestamp_of(Batch* batch, FutureRecordMetadata future):
-    return batch.log_append_time if batch.log_append_time >= 0 else future.timestamp
+cdef inline object timestamp_of(Batch* batch, Facts* facts):
+    return batch.log_append_time if batch.log_append_time >= 0 else facts.timestamp
 
 
-cdef void refill_metadata(object metadata, Batch* batch, FutureRecordMetadata future, int32_t index) noexcept:
-    """Turn the metadata of another record of this batch, which nobody else holds, into this one's."""
+cdef void refill_metadata(object metadata, Batch* batch, Facts* facts, Facts* before) noexcept:
+    """Turn the metadata of another record of this batch, which nobody else holds, into this one's; most of it is
+    mostly the same."""
     fp_forget_hash(metadata)
-    replace_item(metadata, 3, offset_of(batch, index))
-    replace_item(metadata, 4, timestamp_of(batch, future))
-    replace_item(metadata, 6, future.key_size)
-    replace_item(metadata, 7, future.value_size)
-    replace_item(metadata, 8, future.header_size)
+    replace_item(metadata, 3, offset_of(batch, facts.index))
+    if facts.timestamp != before.timestamp:
+        replace_item(metadata, 4, timestamp_of(batch, facts))
+    if facts.key_size != before.key_size:
+        replace_item(metadata, 6, facts.key_size)
+    if facts.value_size != before.value_size:
+        replace_item(metadata, 7, facts.value_size)
+    if facts.header_size != before.header_size:
+        replace_item(metadata, 8, facts.header_size)
 
 
 cdef object history_of(Batch* batch, elapsed_ms):
@@ -288,7 +319,7 @@ cdef object history_of(Batch* batch, elapsed_ms):
 
 
 cdef object failure_of(Batch* batch, int32_t index):
-    """The exception of a failed batch, or of one record of it. Futures hand out copies (`own_failure`)."""
+    """The exception of a failed batch, or of one record of it. What is handed out are copies (`own_failure`)."""
     cdef object error, chosen
     cdef PyObject* mine
     cdef int outcome = outcome_of(batch)
@@ -325,6 +356,11 @@ cdef object failure_of(Batch* batch, int32_t index):
     return <object>batch.error
 
 
+cdef struct Spare:
+    PyObject* metadata   # NULL or owned
+    Facts facts          # of the record it tells of
+
+
 cdef int call_with(CallbackEntry* entry, object value) except -1:
     cdef tuple args
     cdef dict kwargs
@@ -336,11 +372,27 @@ cdef int call_with(CallbackEntry* entry, object value) except -1:
     return 0
 
 
-cdef void call_back(CallbackEntry* entry, Batch* batch, list spare) noexcept:
+cdef void mark_read(Batch* batch) noexcept:
+    """Somebody has got the error of one record."""
+    if batch.core != NULL and not is_inherited(batch) and batch.unread.load():
+        batch.unread.fetch_sub(1)
+        batch.core.unread.fetch_sub(1)
+
+
+cdef object failure_for(CallbackEntry* entry, Batch* batch):
+    """The copy of the error that an errback gets whose future may be gone."""
+    error = failures.own(failure_of(batch, entry.facts.index))
+    if entry.reads:
+        entry.reads = False
+        mark_read(batch)
+    return error
+
+
+cdef void call_back(CallbackEntry* entry, Batch* batch, FutureRecordMetadata future, Spare* spare) noexcept:
     """Call one registered function, if it is for this outcome; what it raises is logged and goes no further.
 
-    `spare`: None, or a list that keeps the metadata of the record before this one in the same batch. When its callback
-    did not keep it, it is filled anew, as zip() does with its tuples.
+    `future`: None, or that of the record. `spare`: NULL, or what keeps the metadata of the record before this one in
+    the same batch. When its callback did not keep it, it is filled anew, as zip() does with its tuples.
     """
     cdef bint succeeded = outcome_of(batch) == SUCCEEDED
     cdef object value
@@ -348,17 +400,18 @@ cdef void call_back(CallbackEntry* entry, Batch* batch, list spare) noexcept:
         return
     try:
         if not succeeded:
-            call_with(entry, (<FutureRecordMetadata>entry.future).own_failure(batch, entry.index))
-            return
-        if spare is not None and batch.value == NULL:
-            value = spare[0]
-            if value is not None and Py_REFCNT(value) == 2:
-                refill_metadata(value, batch, <FutureRecordMetadata>entry.future, entry.index)
-            else:
-                value = new_metadata(batch, <FutureRecordMetadata>entry.future, entry.index)
-                spare[0] = value
+            value = failure_for(entry, batch) if future is None else own_failure(future, batch, entry.facts.index)
+        elif spare != NULL and spare.metadata != NULL and Py_REFCNT(spare.metadata) == 1:
+            value = <object>spare.metadata
+            refill_metadata(value, batch, &entry.facts, &spare.facts)
+            spare.facts = entry.facts
         else:
-            value = new_metadata(batch, <FutureRecordMetadata>entry.future, entry.index)
+            value = new_metadata(batch, &entry.facts)
+            if spare != NULL:
+                Py_XDECREF(spare.metadata)
+                Py_INCREF(value)
+                spare.metadata = <PyObject*>value
+                spare.facts = entry.facts
         call_with(entry, value)
     except BaseException:
         # A callback must not take the producer with it, not even by SystemExit.
@@ -369,13 +422,13 @@ cdef void call_back(CallbackEntry* entry, Batch* batch, list spare) noexcept:
 
 
 cdef cbool by_index(const CallbackEntry& a, const CallbackEntry& b) noexcept nogil:
-    return a.index < b.index
+    return a.facts.index < b.facts.index
 
 
 cdef void sort_callbacks(vector[CallbackEntry]& entries) noexcept nogil:
     cdef size_t i
     for i in range(1, entries.size()):
-        if entries[i].index < entries[i - 1].index:
+        if entries[i].facts.index < entries[i - 1].facts.index:
             stable_sort(entries.begin(), entries.end(), &by_index)
             return
 
@@ -385,7 +438,8 @@ cdef void run_due(Batch* batch) noexcept:
     cdef vector[CallbackEntry] entries
     cdef size_t i
     cdef int64_t began = now_ns()
-    cdef list spare = [None] if REUSE_METADATA else None
+    cdef Spare spare
+    spare.metadata = NULL
     while True:
         batch.gate.lock()
         entries.swap(batch.callbacks)
@@ -396,15 +450,12 @@ cdef void run_due(Batch* batch) noexcept:
             break
         sort_callbacks(entries)
         for i in range(entries.size()):
-            call_back(&entries[i], batch, spare)
+            call_back(&entries[i], batch, None, &spare if REUSE_METADATA else NULL)
             if is_inherited(batch):
                 return   # that callback forked, and this is the child
         drop_callbacks(entries)
-    batch.core.pool_gate.lock()
-    batch.core.owed -= batch.charge
-    batch.core.pool_changes += 1
-    batch.core.pool_gate.unlock()
-    batch.core.pool_freed.notify_all()
+    Py_XDECREF(spare.metadata)
+    pay_back(batch, batch.charge)
     settle(batch)
     release_held(batch)
     began = now_ns() - began
@@ -426,250 +477,6 @@ cdef inline Batch* leaf_of(Batch* batch, int32_t* index) noexcept nogil:
         index[0] -= batch.children[i].first
         batch = batch.children[i].batch
     return batch
-
-
-cdef class FutureRecordMetadata:
-    """What `send` returns: the outcome of one record.
-
-    `is_done` (bool), `value` (RecordMetadata or None) and `exception` (or None) are attributes. Callbacks run in
-    record order on the producer's network thread, or at once, on the registering thread, when the record's batch is
-    done. The future keeps the outcome of its batch, never its bytes.
-    """
-    cdef Batch* batch
-    cdef int64_t timestamp
-    cdef int32_t index
-    cdef int32_t key_size
-    cdef int32_t value_size
-    cdef int32_t header_size
-    # What this future failed with. An exception that is raised gets the frames it passed through, and those mostly
-    # hold this very future: a ring that only the garbage collector breaks. It sees no batches, so the exception must
-    # be the future's own, not the batch's, and the future tracked; but only from now on, as few futures ever fail.
-    cdef object error
-
-    def __cinit__(self):
-        PyObject_GC_UnTrack(<PyObject*>self)
-        self.batch = NULL
-        if COUNT_FUTURES:
-            live_futures.fetch_add(1, memory_order_relaxed)
-
-    def __init__(self):
-        raise TypeError("FutureRecordMetadata is made by KafkaProducer.send()")
-
-    def __dealloc__(self):
-        if COUNT_FUTURES:
-            live_futures.fetch_sub(1, memory_order_relaxed)
-        if self.batch != NULL:
-            release_held(self.batch)
-
-    @staticmethod
-    def failed_with(topic: str, partition: int, error: BaseException) -> FutureRecordMetadata:
-        """A future that has already failed with `error`."""
-        cdef FutureRecordMetadata future = FutureRecordMetadata.__new__(FutureRecordMetadata)
-        future.batch = detached(FAILED, None)
-        future.keep(error)
-        return future
-
-    cdef void keep(self, error) noexcept:
-        self.error = error
-        PyObject_GC_Track(<PyObject*>self)
-
-    cdef object own_failure(self, Batch* batch, int32_t index):
-        if self.error is None:
-            error = failures.own(failure_of(batch, index))
-            if self.error is None and error is not None:   # making it ran Python: another thread may have been faster
-                self.keep(error)
-                if batch.core != NULL and not is_inherited(batch) and batch.unread.load():
-                    batch.unread.fetch_sub(1)
-                    batch.core.unread.fetch_sub(1)
-        return self.error
-
-    cdef Batch* leaf(self, int32_t* index) except NULL:
-        if self.batch == NULL:   # made by __new__ alone
-            self.__init__()
-        index[0] = self.index
-        return leaf_of(self.batch, index)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the record was acknowledged or has failed."""
-        cdef int32_t index
-        return outcome_of(self.leaf(&index)) != PENDING
-
-    @property
-    def value(self):
-        """The RecordMetadata once acknowledged, else None."""
-        cdef int32_t index
-        cdef Batch* batch = self.leaf(&index)
-        return new_metadata(batch, self, index) if outcome_of(batch) == SUCCEEDED else None
-
-    @property
-    def exception(self):
-        """The error once failed, else None; always the same object."""
-        cdef int32_t index
-        cdef Batch* batch = self.leaf(&index)
-        return self.own_failure(batch, index) if outcome_of(batch) > SUCCEEDED else None
-
-    def succeeded(self) -> bool:
-        """Whether the record was acknowledged."""
-        cdef int32_t index
-        cdef Batch* batch = self.leaf(&index)
-        if outcome_of(batch) > SUCCEEDED:
-            self.own_failure(batch, index)   # whoever asks has seen the failure
-        return outcome_of(batch) == SUCCEEDED
-
-    def failed(self) -> bool:
-        """Whether the record has failed."""
-        cdef int32_t index
-        cdef Batch* batch = self.leaf(&index)
-        if outcome_of(batch) <= SUCCEEDED:
-            return False
-        self.own_failure(batch, index)
-        return True
-
-    def retriable(self) -> bool:
-        """Whether the record has failed with an error that sending it again may mend."""
-        return bool(getattr(self.exception, "retriable", False))
-
-    def get(self, timeout=None):
-        """The RecordMetadata; waits up to `timeout` seconds (None: without bound) for it.
-
-        Raises the record's error, or KafkaTimeoutError when it is not done in time (it is still on its way then).
-        """
-        cdef int32_t index
-        cdef Batch* batch = self.leaf(&index)
-        if not settled(batch):
-            batch = self.awaited(timeout, &index)
-        if outcome_of(batch) == SUCCEEDED:
-            return new_metadata(batch, self, index)
-        raise self.own_failure(batch, index)
-
-    cdef Batch* awaited(self, timeout, int32_t* index) except NULL:
-        cdef int64_t deadline = NEVER, left
-        cdef Batch* batch = self.leaf(index)
-        cdef DataPlane plane = <DataPlane>batch.plane
-        cdef bint inside = plane.on_control_thread()
-        if timeout is not None:
-            deadline = now_ns() + <int64_t>(min(max(<double>seconds_of(timeout), 0.0), 1e9) * 1e9)
-        while True:
-            batch = self.leaf(index)
-            if settled(batch) or (inside and outcome_of(batch) != PENDING):
-                return batch
-            left = min(deadline - now_ns(), SIGNAL_SLICE)
-            if left <= 0:
-                raise failures.not_done_in_time(timeout)
-            if inside:
-                plane.engine.pump(left / 1e9)
-                continue
-            retain(batch)
-            batch.waiters.fetch_add(1)
-            with nogil:
-                wait_for_end(batch.core, batch, left)
-            batch.waiters.fetch_sub(1)
-            release_held(batch)
-            PyErr_CheckSignals()
-
-    def add_callback(self, function, /, *args, **kwargs):
-        """Call `function(*args, record_metadata, **kwargs)` once the record is acknowledged. Returns the future."""
-        self.register(0, function, args, kwargs)
-        return self
-
-    def add_errback(self, function, /, *args, **kwargs):
-        """Call `function(*args, error, **kwargs)` once the record has failed. Returns the future."""
-        self.register(1, function, args, kwargs)
-        return self
-
-    def add_both(self, function, /, *args, **kwargs):
-        """Call `function(*args, metadata_or_error, **kwargs)` once the record is done. Returns the future."""
-        self.register(2, function, args, kwargs)
-        return self
-
-    cdef int register(self, int kind, function, tuple args, dict kwargs) except -1:
-        cdef CallbackEntry entry
-        cdef Batch* batch
-        cdef bint kept
-        if not callable(function):
-            raise TypeError(f"a callback must be callable, not {type(function).__name__}: {function!r:.80}")
-        self.leaf(&entry.index)   # before anything is counted: it may raise
-        entry.kind = kind
-        entry.future = <PyObject*>self
-        entry.function = <PyObject*>function
-        entry.extra = NULL
-        Py_INCREF(self)
-        Py_INCREF(function)
-        if args or kwargs:
-            extra = (args, kwargs)
-            Py_INCREF(extra)
-            entry.extra = <PyObject*>extra
-        while True:
-            batch = self.leaf(&entry.index)
-            if is_inherited(batch):
-                break
-            batch.gate.lock()
-            kept = batch.callback_state.load() != CALLBACKS_FINISHED
-            if kept:
-                batch.callbacks.push_back(entry)
-            batch.gate.unlock()
-            if kept:
-                return 0
-            if batch.outcome.load() != SPLIT:
-                break
-        call_back(&entry, batch, None)
-        Py_DECREF(self)
-        Py_DECREF(function)
-        Py_XDECREF(entry.extra)
-        return 0
-
-    def chain(self, future):
-        """Let `future` end as this one does. Returns this future."""
-        self.add_callback(future.success)
-        self.add_errback(future.failure)
-        return self
-
-    def success(self, value):
-        """End this future by hand with `value`; whatever becomes of the record no longer touches it."""
-        self.resolve(detached(SUCCEEDED, value), None)
-        return self
-
-    def failure(self, error):
-        """End this future by hand with `error` (an exception or an exception class)."""
-        self.resolve(detached(FAILED, None), error() if isinstance(error, type) else error)
-        return self
-
-    cdef int resolve(self, Batch* outcome, error) except -1:
-        cdef vector[CallbackEntry] mine
-        cdef size_t i, kept = 0
-        cdef int32_t index
-        cdef Batch* batch
-        cdef Batch* old
-        if self.batch == NULL:
-            release_held(outcome)
-        batch = self.leaf(&index)
-        old = self.batch
-        if outcome_of(batch) != PENDING:
-            release_held(outcome)
-            raise errors.IllegalStateError("This future is already complete; success() and failure() come too late.")
-        batch.gate.lock()
-        for i in range(batch.callbacks.size()):
-            if batch.callbacks[i].future == <PyObject*>self:
-                mine.push_back(batch.callbacks[i])
-            else:
-                batch.callbacks[kept] = batch.callbacks[i]
-                kept += 1
-        batch.callbacks.resize(kept)
-        batch.gate.unlock()
-        self.batch = outcome
-        self.index = 0
-        if error is not None:
-            self.keep(error)
-        for i in range(mine.size()):
-            call_back(&mine[i], outcome, None)
-        drop_callbacks(mine)
-        release_held(old)
-        return 0
-
-    def __repr__(self) -> str:
-        state = "succeeded" if self.succeeded() else "failed" if self.failed() else "pending"
-        return f"<FutureRecordMetadata {state}>"
 
 
 cdef Batch* detached(int outcome, value) except NULL:

@@ -184,6 +184,7 @@ cdef void serve(Core* core, Outbox* outbox, int64_t now, int64_t* when) noexcept
             return
         outbox.last_use = now
         outbox.writing = build_request(core, outbox, batches, now)
+        outbox.unanswered.store(<int>outbox.in_flight.size() + 1)   # before the broker can know of it
         when[0] = min(when[0], outbox.writing.deadline)
         write_some(core, outbox, now)
 

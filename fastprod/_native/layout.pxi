@@ -2,10 +2,12 @@
 
 import logging
 
+cimport cython
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
 from libc.stdint cimport (
     INT32_MAX, INT64_MAX, INT64_MIN,
     int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
@@ -263,13 +265,22 @@ cdef cppclass NodeTotals:
     uint64_t latency_buckets[LATENCY_BUCKETS]
 
 
+cdef struct Facts:
+    # What RecordMetadata says of a record that its batch does not know.
+    int64_t timestamp
+    int32_t index          # in the batch
+    int32_t key_size       # -1: None; so the others
+    int32_t value_size
+    int32_t header_size
+
+
 cdef cppclass CallbackEntry:
-    # One registered callback. The references are owned.
-    PyObject* future
+    # One registered callback. The references are owned; the future is not needed, and mostly gone.
     PyObject* function
     PyObject* extra    # (args, kwargs), NULL: none
-    int32_t index      # of the record in the batch
+    Facts facts
     int32_t kind       # 0 callback, 1 errback, 2 both
+    cbool reads        # getting the error makes it read: the first errback of a record
 
 
 cdef cppclass Child:
@@ -289,6 +300,7 @@ cdef cppclass Batch:
     size_t capacity
     size_t used
     size_t charge              # bytes taken from the pool's budget
+    size_t entries_charge      # bytes of `callbacks`, counted as owed
     size_t limit               # uncompressed size, header included, up to which it takes records
     size_t raw_size            # used before compression
     int32_t count

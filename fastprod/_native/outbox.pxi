@@ -407,11 +407,12 @@ cdef void request_written(Core* core, Outbox* outbox, int64_t now) noexcept nogi
     cdef size_t i
     outbox.writing = NULL
     outbox.last_write = now
+    if not core.acks:
+        outbox.unanswered.store(0)
     for i in range(request.batches.size()):
         request.batches[i].reached = True
     if core.acks:
         outbox.in_flight.push_back(request)
-        outbox.unanswered.store(<int>outbox.in_flight.size())
         return
     core.gate.lock()
     outbox.totals.responses += 1
@@ -517,11 +518,6 @@ cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame,
         if request.batches[i] != NULL:
             lose_with_answered(core, outbox, answered, b"the broker's answer misses a partition that was sent")
             return False
-    for i in range(answers.size()):
-        if answers[i].error_code == 0:
-            acknowledge(core, answered[i], answers[i].base_offset, answers[i].log_append_time, now)
-        else:
-            park(core, answered[i], outbox.node, answers[i].error_code, &answers[i])
     latency = now - request.sent_at
     outbox.round_trip = latency if outbox.round_trip == 0 else (7 * outbox.round_trip + latency) // 8
     outbox.in_flight.pop_front()
@@ -530,6 +526,12 @@ cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame,
     if throttle_ms > 0 and request.version >= THROTTLE_FROM:
         # Not longer than anything that waits could wait: a broken number must not silence a broker for weeks.
         hold_back(outbox, min(throttle_ms * MILLISECOND, core.delivery_timeout), now)
+    # Last: whoever waits for a record finds its answer counted.
+    for i in range(answers.size()):
+        if answers[i].error_code == 0:
+            acknowledge(core, answered[i], answers[i].base_offset, answers[i].log_append_time, now)
+        else:
+            park(core, answered[i], outbox.node, answers[i].error_code, &answers[i])
     del request
     return True
 

@@ -591,10 +591,12 @@ cdef class DataPlane:
         parent.callback_state.store(CALLBACKS_FINISHED)
         for i in range(parent.callbacks.size()):
             entry = parent.callbacks[i]
-            batch = leaf_of(parent, &entry.index)
+            batch = leaf_of(parent, &entry.facts.index)
             batch.callbacks.push_back(entry)
+            charge_entries(batch)
         parent.callbacks.clear()
         parent.gate.unlock()
+        pay_back(parent, 0)
         settle(parent)
 
     def fail_queued(self, error: BaseException) -> None:

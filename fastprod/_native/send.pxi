@@ -154,14 +154,14 @@ cdef class ProducerBase:
             chosen = self.chosen(route.topic_, &record, &sticky)
 
         future = FutureRecordMetadata.__new__(FutureRecordMetadata)
-        future.key_size = item_size(serialized_key)
-        future.value_size = item_size(serialized_value)
-        future.header_size = -1
+        future.facts.key_size = item_size(serialized_key)
+        future.facts.value_size = item_size(serialized_value)
+        future.facts.header_size = -1
         if headers:   # only now: a serializer may have added to the list
             encode_headers(headers, encoded)
             record.headers = encoded.data()
             record.headers_size = encoded.size()
-            future.header_size = headers_payload(headers)
+            future.facts.header_size = headers_payload(headers)
         bound = record_upper_bound(&record)
         if bound > self.plane.core.max_request_size:
             raise failures.record_too_large(route.topic, bound, self.plane.core.max_request_size)
@@ -175,12 +175,12 @@ cdef class ProducerBase:
             raise failures.timestamp_out_of_range(timestamp_ms)
         else:
             record.timestamp = timestamp_ms
-        future.timestamp = record.timestamp
+        future.facts.timestamp = record.timestamp
         while True:
             # Until append has its lock, the topic may lose partitions whenever the interpreter is let go.
             if chosen < <int>route.topic_.partitions.size():
                 target = route.topic_.partitions[chosen]
-                if append(self.plane, target, &record, sticky, &budget, &future.batch, &future.index) == APPENDED:
+                if append(self.plane, target, &record, sticky, &budget, &future.batch, &future.facts.index) == APPENDED:
                     return future
             elif sticky:
                 move_sticky(route.topic_, chosen)

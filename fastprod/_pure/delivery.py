@@ -38,13 +38,23 @@ class ControlThread(Protocol):
     def pump(self, seconds: float) -> None: ...
 
 
-class Host:
-    """What the outcomes of one plane share: the engine, once there is one. `forked`: this process
-    is a forked child. Whoever held a lock then holds it here for good, so none is taken any more."""
+class Memory(Protocol):
+    """What delivery asks of the pool: registered callbacks take memory until they have run."""
 
-    __slots__ = ("engine", "forked", "troubles", "unread")
+    def owe(self, size: int) -> None: ...
+
+    def settle(self, size: int) -> None: ...
+
+
+class Host:
+    """What the outcomes of one plane share: the engine and the pool, once there are any. `forked`:
+    this process is a forked child. Whoever held a lock then holds it here for good, so none is
+    taken any more."""
+
+    __slots__ = ("engine", "forked", "pool", "troubles", "unread")
 
     def __init__(self) -> None:
+        self.pool: Memory | None = None
         self.troubles: dict[int, str] = {}  # why brokers cannot be used just now
         self.unread = UnreadFailures()
         self.engine: ControlThread | None = None
@@ -154,8 +164,14 @@ class BatchOutcome:
                 _call_back(entry, self)
                 if self.host.forked:
                     return  # that callback forked, and this is the child
+            self.forget(entries)
         if event is not None:
             event.set()
+
+    def forget(self, entries: list[Registered]) -> None:
+        """These callbacks will not be kept any longer: give back what they take."""
+        if self.host.pool is not None and entries:
+            self.host.pool.settle(len(entries) * layout.CALLBACK_SIZE)
 
 
 def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
@@ -386,10 +402,13 @@ class FutureRecordMetadata:
             with outcome.lock:
                 if outcome.children is not None:
                     continue  # split between the look and the lock
-                if not outcome.settled:
+                kept = not outcome.settled
+                if kept:
                     outcome.callbacks.append(entry)
-                    return self
-            _call_back(entry, outcome)
+                    if outcome.host.pool is not None:
+                        outcome.host.pool.owe(layout.CALLBACK_SIZE)
+            if not kept:
+                _call_back(entry, outcome)
             return self
 
     def chain(self, future: Any) -> FutureRecordMetadata:
@@ -417,6 +436,7 @@ class FutureRecordMetadata:
             due = [entry for entry in outcome.callbacks if entry.future is self]
             outcome.callbacks = [entry for entry in outcome.callbacks if entry.future is not self]
             self._outcome, self._index = mine, 0
+        outcome.forget(due)
         for entry in due:
             _call_back(entry._replace(number=0), mine)
         return self

@@ -28,10 +28,11 @@ class BufferPool:
     """Counts the bytes that batches hold; never more than `budget`.
 
     `charged` are bytes of batches that are open, queued, in flight, or ended but still in a
-    request. `owed` are bytes that an ended batch held until its callbacks have run: they are free,
-    but senders other than the control thread act as if they were not, so that results cannot pile
-    up without bound. The control thread runs those callbacks and must not wait for itself: it looks
-    at `charged` alone and passes the line, whose members may all be waiting for what it decides.
+    request. `owed` are bytes that registered callbacks take, and those that an ended batch held
+    until its callbacks have run. The latter are free, but senders other than the control thread act
+    as if they were not, so that results cannot pile up without bound. The control thread runs those
+    callbacks and must not wait for itself: it looks at `charged` alone and passes the line, whose
+    members may all be waiting for what it decides.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BufferPool:
         self.closed = False
         self._largest_class = max(batch_size, layout.BATCH_HEADER + 1) - layout.BATCH_HEADER
         self._host = host
+        host.pool = self
         self._on_pressure = on_pressure
         self._lock = threading.Lock()
         self._line: deque[_Waiter] = deque()
@@ -139,7 +141,7 @@ class BufferPool:
             self._grant()
 
     def owe(self, size: int) -> None:
-        """Callbacks of a batch that held `size` bytes wait."""
+        """Callbacks, or a batch that held its bytes until they have run, take `size` bytes."""
         with self._lock:
             self.owed += size
 

@@ -1,13 +1,15 @@
 """A producer in a process of its own, whose memory is looked at while it works: `memory_child.py '{...}'` prints
 `{"idle": ..., "peak": ...}`, resident bytes of the idle producer and the most there were later.
 
-The job: `servers`, `topic`, `options` of the producer, `records`, `size` of a value, `callback_s` that each callback
-takes (null: no callbacks), `frozen`: send until there is no more room, instead of all records.
+The job: `servers`, `topic`, `options` of the producer, `records`, `size` of a value, `callback_s` that a callback takes
+(null: no callbacks), `slow_callbacks`: how many do, from the first on (all of them), `frozen`: send until there is no
+more room, instead of all records.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import random
 import sys
@@ -63,13 +65,21 @@ def main() -> None:
         # The test freezes the broker once it has read this line.
         print("idle", flush=True)
         sys.stdin.readline()
+
+    pauses = itertools.repeat(job["callback_s"], job.get("slow_callbacks", job["records"]))
+
+    def called(_: object) -> None:
+        pause = next(pauses, None)
+        if pause is not None:
+            time.sleep(pause)
+
     sent = 0
     began = time.monotonic()
     try:
         while sent < job["records"]:
             future = made.send(topic, every[sent % 16])
             if job["callback_s"] is not None:
-                future.add_callback(lambda _: time.sleep(job["callback_s"]))
+                future.add_callback(called)
             sent += 1
     except errors.KafkaTimeoutError:
         if not job.get("frozen"):

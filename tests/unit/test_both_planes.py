@@ -227,6 +227,64 @@ class TestFutures:
         assert hash(futures[0].value) == hash(RecordMetadata(*futures[0].value))
 
 
+    def test_callbacks_of_futures_that_nobody_kept(self, rig: MakeRig) -> None:
+        made = rig(**HELD)
+        seen: list[tuple[int, int, int]] = []
+        for size in (3, 4, 4, 5):
+            made.send(bytes(size), partition=0, timestamp_ms=size).add_callback(
+                lambda metadata: seen.append((metadata.offset, metadata.timestamp, metadata.serialized_value_size))
+            )
+        assert made.plane.flush(5)
+        assert seen == [(0, 3, 3), (1, 4, 4), (2, 4, 4), (3, 5, 5)]
+
+    def test_metadata_that_a_callback_keeps_stays_as_it_is(self, rig: MakeRig) -> None:
+        made = rig(**HELD)
+        kept: list[RecordMetadata] = []
+        for _ in range(3):
+            made.send(b"v", partition=0).add_callback(kept.append)
+        assert made.plane.flush(5)
+        assert [each.offset for each in kept] == [0, 1, 2]
+
+    def test_errbacks_of_futures_that_nobody_kept(self, rig: MakeRig) -> None:
+        made = rig(**HELD)
+        made.broker.script = once(Answer(87))
+        made.control.judge = lambda parked: made.plane.fail(parked, errors.InvalidRecordError("no"), unknown=False)
+        seen: list[BaseException] = []
+        for _ in range(3):
+            made.send(b"v", partition=0).add_errback(seen.append).add_both(seen.append)
+        assert made.plane.flush(5)
+        assert [type(each) for each in seen] == [errors.InvalidRecordError] * 6
+        assert len({id(each) for each in seen[::2]}) == 3
+
+    def test_by_hand_takes_the_callbacks_of_one_record_only(self, rig: MakeRig) -> None:
+        made = rig(**HELD)
+        seen: list[Any] = []
+        first, second = (made.send(b"v", partition=0) for _ in range(2))
+        for each in (first, second):
+            each.add_callback(seen.append)
+            each.add_both(seen.append)
+        first.success("mine")
+        assert seen == ["mine", "mine"]
+        assert made.plane.flush(5)
+        assert seen[2:] == [second.value] * 2
+        assert made.plane.counters()["memory_used"] == 0
+
+    def test_callbacks_follow_their_records_into_the_parts_of_a_split(self, rig: MakeRig, twin: Any) -> None:
+        made = rig(**HELD)
+        made.broker.script = once(Answer(TOO_LARGE))
+        seen: list[tuple[int, int]] = []
+        for size in range(6):
+            made.send(bytes(size), partition=0).add_callback(
+                lambda metadata: seen.append((metadata.offset, metadata.serialized_value_size))
+            )
+        threaded_flush(made)
+        parked = made.parked()
+        records = decoded(twin, parked)
+        made.plane.split(parked, [records[:2], records[2:]])
+        assert made.plane.flush(5)
+        assert seen == [(number, number) for number in range(6)]
+
+
 class TestTimeouts:
     @pytest.mark.parametrize("wrong", ["3", b"3", [3], "soon"])
     def test_what_is_no_number_is_refused(self, rig: MakeRig, wrong: Any) -> None:

@@ -1,0 +1,257 @@
+# What send returns: the outcome of one record, looked at, waited for, told of. Its functions stand outside of the
+# class, which so has no table of methods, eight bytes a record.
+
+@cython.final
+@cython.freelist(8)   # with a callback a record, each is dropped at once
+cdef class FutureRecordMetadata:
+    """What `send` returns: the outcome of one record.
+
+    `is_done` (bool), `value` (RecordMetadata or None) and `exception` (or None) are attributes. Callbacks run in
+    record order on the producer's network thread, or at once, on the registering thread, when the record's batch is
+    done. The future keeps the outcome of its batch, never its bytes.
+    """
+    cdef Batch* batch
+    cdef Facts facts
+    cdef bint watched   # an errback is registered: it reads the failure
+    # What this future failed with. An exception that is raised gets the frames it passed through, and those mostly
+    # hold this very future: a ring that only the garbage collector breaks. It sees no batches, so the exception must
+    # be the future's own, not the batch's, and the future tracked; but only from now on, as few futures ever fail.
+    cdef object error
+
+    def __cinit__(self):
+        PyObject_GC_UnTrack(<PyObject*>self)
+        self.batch = NULL
+        if COUNT_FUTURES:
+            live_futures.fetch_add(1, memory_order_relaxed)
+
+    def __init__(self):
+        raise TypeError("FutureRecordMetadata is made by KafkaProducer.send()")
+
+    def __dealloc__(self):
+        if COUNT_FUTURES:
+            live_futures.fetch_sub(1, memory_order_relaxed)
+        if self.batch != NULL:
+            release_held(self.batch)
+
+    @staticmethod
+    def failed_with(topic: str, partition: int, error: BaseException) -> FutureRecordMetadata:
+        """A future that has already failed with `error`."""
+        cdef FutureRecordMetadata future = FutureRecordMetadata.__new__(FutureRecordMetadata)
+        future.batch = detached(FAILED, None)
+        keep(future, error)
+        return future
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the record was acknowledged or has failed."""
+        cdef int32_t index
+        return outcome_of(leaf(self, &index)) != PENDING
+
+    @property
+    def value(self):
+        """The RecordMetadata once acknowledged, else None."""
+        cdef int32_t index
+        cdef Batch* batch = leaf(self, &index)
+        return metadata_of(self, batch, index) if outcome_of(batch) == SUCCEEDED else None
+
+    @property
+    def exception(self):
+        """The error once failed, else None; always the same object."""
+        cdef int32_t index
+        cdef Batch* batch = leaf(self, &index)
+        return own_failure(self, batch, index) if outcome_of(batch) > SUCCEEDED else None
+
+    def succeeded(self) -> bool:
+        """Whether the record was acknowledged."""
+        cdef int32_t index
+        cdef Batch* batch = leaf(self, &index)
+        if outcome_of(batch) > SUCCEEDED:
+            own_failure(self, batch, index)   # whoever asks has seen the failure
+        return outcome_of(batch) == SUCCEEDED
+
+    def failed(self) -> bool:
+        """Whether the record has failed."""
+        cdef int32_t index
+        cdef Batch* batch = leaf(self, &index)
+        if outcome_of(batch) <= SUCCEEDED:
+            return False
+        own_failure(self, batch, index)
+        return True
+
+    def retriable(self) -> bool:
+        """Whether the record has failed with an error that sending it again may mend."""
+        return bool(getattr(self.exception, "retriable", False))
+
+    def get(self, timeout=None):
+        """The RecordMetadata; waits up to `timeout` seconds (None: without bound) for it.
+
+        Raises the record's error, or KafkaTimeoutError when it is not done in time (it is still on its way then).
+        """
+        cdef int32_t index
+        cdef Batch* batch = leaf(self, &index)
+        if not settled(batch):
+            batch = awaited(self, timeout, &index)
+        if outcome_of(batch) == SUCCEEDED:
+            return metadata_of(self, batch, index)
+        raise own_failure(self, batch, index)
+
+    def add_callback(self, function, /, *args, **kwargs):
+        """Call `function(*args, record_metadata, **kwargs)` once the record is acknowledged. Returns the future."""
+        register(self, 0, function, args, kwargs)
+        return self
+
+    def add_errback(self, function, /, *args, **kwargs):
+        """Call `function(*args, error, **kwargs)` once the record has failed. Returns the future."""
+        register(self, 1, function, args, kwargs)
+        return self
+
+    def add_both(self, function, /, *args, **kwargs):
+        """Call `function(*args, metadata_or_error, **kwargs)` once the record is done. Returns the future."""
+        register(self, 2, function, args, kwargs)
+        return self
+
+    def chain(self, future):
+        """Let `future` end as this one does. Returns this future."""
+        self.add_callback(future.success)
+        self.add_errback(future.failure)
+        return self
+
+    def success(self, value):
+        """End this future by hand with `value`; whatever becomes of the record no longer touches it."""
+        resolve(self, detached(SUCCEEDED, value), None)
+        return self
+
+    def failure(self, error):
+        """End this future by hand with `error` (an exception or an exception class)."""
+        resolve(self, detached(FAILED, None), error() if isinstance(error, type) else error)
+        return self
+
+    def __repr__(self) -> str:
+        state = "succeeded" if self.succeeded() else "failed" if self.failed() else "pending"
+        return f"<FutureRecordMetadata {state}>"
+
+
+cdef Batch* leaf(FutureRecordMetadata self, int32_t* index) except NULL:
+    """The batch that decides its record now, and the record's place in there."""
+    if self.batch == NULL:   # made by __new__ alone
+        self.__init__()
+    index[0] = self.facts.index
+    return leaf_of(self.batch, index)
+
+
+cdef object metadata_of(FutureRecordMetadata self, Batch* batch, int32_t index):
+    cdef Facts facts = self.facts
+    facts.index = index
+    return new_metadata(batch, &facts)
+
+
+cdef void keep(FutureRecordMetadata self, error) noexcept:
+    self.error = error
+    PyObject_GC_Track(<PyObject*>self)
+
+
+cdef object own_failure(FutureRecordMetadata self, Batch* batch, int32_t index):
+    if self.error is None:
+        error = failures.own(failure_of(batch, index))
+        if self.error is None and error is not None:   # making it ran Python: another thread may have been faster
+            keep(self, error)
+            if not self.watched:
+                mark_read(batch)
+    return self.error
+
+
+cdef Batch* awaited(FutureRecordMetadata self, timeout, int32_t* index) except NULL:
+    cdef int64_t deadline = NEVER, left
+    cdef Batch* batch = leaf(self, index)
+    cdef DataPlane plane = <DataPlane>batch.plane
+    cdef bint inside = plane.on_control_thread()
+    if timeout is not None:
+        deadline = now_ns() + <int64_t>(min(max(<double>seconds_of(timeout), 0.0), 1e9) * 1e9)
+    while True:
+        batch = leaf(self, index)
+        if settled(batch) or (inside and outcome_of(batch) != PENDING):
+            return batch
+        left = min(deadline - now_ns(), SIGNAL_SLICE)
+        if left <= 0:
+            raise failures.not_done_in_time(timeout)
+        if inside:
+            plane.engine.pump(left / 1e9)
+            continue
+        retain(batch)
+        batch.waiters.fetch_add(1)
+        with nogil:
+            wait_for_end(batch.core, batch, left)
+        batch.waiters.fetch_sub(1)
+        release_held(batch)
+        PyErr_CheckSignals()
+
+
+cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dict kwargs) except -1:
+    """Have `function` called when the record's batch has ended: then, or at once if that has been done already."""
+    cdef CallbackEntry entry
+    cdef Batch* batch
+    cdef bint kept = False
+    if not callable(function):
+        raise TypeError(f"a callback must be callable, not {type(function).__name__}: {function!r:.80}")
+    entry.facts = self.facts
+    entry.kind = kind
+    entry.reads = kind != 0 and not self.watched and self.error is None
+    entry.function = <PyObject*>function
+    extra = (args, kwargs) if args or kwargs else None
+    entry.extra = NULL
+    if extra is not None:
+        entry.extra = <PyObject*>extra
+    while True:
+        batch = leaf(self, &entry.facts.index)
+        if is_inherited(batch):
+            break
+        batch.gate.lock()
+        if batch.callback_state.load() != CALLBACKS_FINISHED:
+            if batch.callbacks.empty():
+                batch.callbacks.reserve(16)
+            batch.callbacks.push_back(entry)
+            Py_INCREF(function)
+            Py_XINCREF(entry.extra)
+            charge_entries(batch)
+            kept = True
+        batch.gate.unlock()
+        if kept:
+            self.watched = self.watched or entry.reads
+            return 0
+        if batch.outcome.load() != SPLIT:
+            break
+    call_back(&entry, batch, self, NULL)
+    return 0
+
+
+cdef int resolve(FutureRecordMetadata self, Batch* outcome, error) except -1:
+    cdef vector[CallbackEntry] mine
+    cdef size_t i, kept = 0
+    cdef int32_t index
+    cdef Batch* batch
+    cdef Batch* old
+    if self.batch == NULL:
+        release_held(outcome)
+    batch = leaf(self, &index)
+    old = self.batch
+    if outcome_of(batch) != PENDING:
+        release_held(outcome)
+        raise errors.IllegalStateError("This future is already complete; success() and failure() come too late.")
+    batch.gate.lock()
+    for i in range(batch.callbacks.size()):
+        if batch.callbacks[i].facts.index == index:
+            mine.push_back(batch.callbacks[i])
+        else:
+            batch.callbacks[kept] = batch.callbacks[i]
+            kept += 1
+    batch.callbacks.resize(kept)
+    batch.gate.unlock()
+    self.batch = outcome
+    self.facts.index = 0
+    if error is not None:
+        keep(self, error)
+    for i in range(mine.size()):
+        call_back(&mine[i], outcome, self, NULL)
+    drop_callbacks(mine)
+    release_held(old)
+    return 0
