@@ -6,6 +6,11 @@
 
 While there is none the data plane lets nothing idempotent leave. What is refused for good (a
 missing permission) fails what is queued and is asked again all the same: permissions change.
+
+A broker answers a connection's requests in turn, so one that never answers this one answers nothing
+behind it either. When that has ended the connection, metadata is asked for first on the next one,
+and this again only after that was answered: whoever waits for a topic waits for one request
+timeout, and not as long as there is no producer id.
 """
 
 from __future__ import annotations
@@ -37,8 +42,10 @@ class Identity:
         journal: Journal,
         retry_backoff_ms: float,
         on_unsupported: Callable[[Exception], None],
+        on_unanswered: Callable[[], None],
     ) -> None:
-        """`on_unsupported`: the broker has no InitProducerId that we could use."""
+        """`on_unsupported`: the broker has no InitProducerId that we could use. `on_unanswered`:
+        the connection ended instead; `metadata_came` is waited for."""
         self.current: tuple[int, int] = _NONE
         self._loop = loop
         self._channel = channel
@@ -46,7 +53,9 @@ class Identity:
         self._journal = journal
         self._retry_backoff_ms = retry_backoff_ms
         self._on_unsupported = on_unsupported
+        self._on_unanswered = on_unanswered
         self._asking = False
+        self._unanswered = False
         self._stopped = False
         self._failures = 0
         self._retry: Timer | None = None
@@ -57,6 +66,12 @@ class Identity:
             return
         self._asking = True
         self._channel.submit(wire.init_producer_id(), self._answered)
+
+    def metadata_came(self) -> None:
+        """A broker has answered Metadata, and may be asked for a producer id behind it."""
+        if self._unanswered:
+            self._unanswered = False
+            self.start()
 
     def stop(self) -> None:
         """Ask no more (closing, or no idempotence after all)."""
@@ -91,8 +106,12 @@ class Identity:
             self._adopt(answer.producer_id, answer.epoch)
             self._journal.debug("Producer id %s, epoch %s", *self.current)
             return
-        if error is not None and isinstance(error, errors.UnsupportedVersionError):
-            self._on_unsupported(error)
+        if error is not None:
+            if isinstance(error, errors.UnsupportedVersionError):
+                self._on_unsupported(error)
+            else:
+                self._unanswered = True
+                self._on_unanswered()
             return
         if answer is not None and not errors.is_retriable(answer.error_code):
             self._refused(answer.error_code)

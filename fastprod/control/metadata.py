@@ -194,8 +194,9 @@ class Metadata:
             self._failed(topics, was_stale, error)
         else:
             self._succeeded(topics, was_stale, answer)
-        self._on_update()
+        # What is still to be asked goes ahead of what others ask now.
         self._poke()
+        self._on_update()
 
     def _failed(self, topics: set[str], was_stale: bool, error: Exception | None) -> None:
         now = self._loop.now()

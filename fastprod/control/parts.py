@@ -75,7 +75,9 @@ def build(
         backoff_ms, config["metadata_max_age_ms"], config["allow_auto_create_topics"]
     )
     metadata = Metadata(loop, channel, cluster, plane, journal, settings, reports.updated)
-    identity = Identity(loop, channel, plane, journal, backoff_ms, reports.unsupported)
+    identity = Identity(
+        loop, channel, plane, journal, backoff_ms, reports.unsupported, metadata.refresh
+    )
     links = Links(dialer, plane, cluster, journal, options.codec, metadata.refresh)
     arbiter = Arbiter(
         loop,

@@ -255,6 +255,8 @@ class Engine:
     def _updated(self) -> None:
         if self._fatal is not None:
             self._forget_routes()
+        if self._parts.metadata.failure is None:
+            self._parts.identity.metadata_came()
         self._parts.links.look_again()
         self._topics.changed()
 

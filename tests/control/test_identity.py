@@ -19,9 +19,13 @@ class Rig:
         self.channel = ManualChannel()
         self.plane = RecordingPlane()
         self.unsupported: list[Exception] = []
+        self.refreshed = 0
         self.identity = Identity(
-            self.loop, self.channel, self.plane, quiet(), 100, self.unsupported.append
+            self.loop, self.channel, self.plane, quiet(), 100, self.unsupported.append, self.refresh
         )
+
+    def refresh(self) -> None:
+        self.refreshed += 1
 
     def held(self, producer_id: int = 7, epoch: int = 0) -> Rig:
         self.identity.start()
@@ -56,13 +60,18 @@ def test_retriable_errors_are_asked_again_with_backoff(code: int) -> None:
     assert rig.plane.calls == []
 
 
-def test_a_lost_connection_is_asked_again() -> None:
+def test_it_is_asked_again_behind_metadata_when_a_connection_was_lost() -> None:
     rig = Rig()
     rig.identity.start()
     rig.channel.answer(error=errors.KafkaConnectionError("gone"))
-    rig.loop.advance(1)
+    assert rig.refreshed == 1
+    rig.loop.advance(60)
+    assert len(rig.channel.asked) == 1, "before metadata came"
+    rig.identity.metadata_came()
     rig.channel.answer(NewIdentity(0, 7, 0))
     assert rig.identity.current == (7, 0)
+    rig.identity.metadata_came()
+    assert len(rig.channel.asked) == 2
 
 
 @pytest.mark.parametrize("code", [31, 53, 42, -1])

@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from fastprod import errors
+from fastprod import KafkaProducer, errors
+from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import MakeProducer
 from .fake_broker import INIT_PRODUCER_ID, PRODUCE, FakeBroker, Produced
@@ -99,3 +100,27 @@ class TestIdentity:
         assert request.batch.stamp == (ID, 0, 0)
         request.accept()
         assert future.get(10).offset == 0
+
+
+def test_one_that_is_never_answered_holds_nothing_up_for_good() -> None:
+    """A broker answers in turn, and there is but one: what comes behind waits for the timeout, once, and is then asked
+    ahead of it."""
+    with ScriptedBroker({"t": 1, "other": 1, "third": 1}) as broker:
+        deaf = broker.on(Api.INIT_PRODUCER_ID).ignore()
+        made = KafkaProducer(
+            bootstrap_servers=broker.bootstrap_servers, request_timeout_ms=300, retry_backoff_ms=5,
+            reconnect_backoff_ms=5, max_block_ms=20_000,
+        )
+        future = made.send("t", b"v")
+        for topic in ("other", "third"):
+            assert made.partitions_for(topic) == {0}
+        asked = broker.wait_for(Api.INIT_PRODUCER_ID, 5)
+        assert not future.is_done
+        deaf.remove()
+        assert future.get(20).offset == 0
+        made.close()
+    connections = {each.connection for each in asked}
+    assert len(connections) == len(asked)
+    for connection in connections:
+        apis = [each.api for each in broker.requests if each.connection == connection]
+        assert apis[:2] == [Api.API_VERSIONS, Api.METADATA]
