@@ -7,6 +7,7 @@ Python callbacks or for the control plane.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import selectors
 import socket
@@ -90,10 +91,9 @@ class IoLoop:
         self._core.close()
 
     def command(self, kind: int, node: int, fd: int = -1, version: int = 0, why: str = "") -> None:
-        if kind == ATTACH and self._stopping:
-            socket.socket(fileno=fd).close()
-            return
         self._commands.append((kind, node, fd, version, why))
+        if self._stopping:
+            self._drop_commands()
         self._core.wake()
 
     def _run(self) -> None:
@@ -107,7 +107,7 @@ class IoLoop:
                     log.exception("the I/O thread goes on after an unexpected error")
                     time.sleep(_PAUSE_AFTER_BUG)
         finally:
-            self._carry_out_commands(time.monotonic())
+            self._drop_commands()
             for outbox in self.outboxes.values():
                 self._lose(outbox, ConnectionLost("the producer is closing", 0))
             self._core.io_thread = 0
@@ -153,6 +153,15 @@ class IoLoop:
                 self._lose(outbox, ConnectionLost(why, 0))
             outbox.asked = False
             outbox.look_now()
+
+    def _drop_commands(self) -> None:
+        """Close the connections that were handed over too late. The I/O thread does so at its end,
+        and whoever still commands afterwards does so himself."""
+        with contextlib.suppress(IndexError):  # another thread may take them, too
+            while True:
+                kind, _, fd, _, _ = self._commands.popleft()
+                if kind == ATTACH:
+                    socket.socket(fileno=fd).close()
 
     def _outbox(self, node_id: int) -> Outbox:
         outbox = self.outboxes.get(node_id)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pure_rig import (
@@ -290,3 +292,20 @@ def test_topic_ids(rig: Callable[..., Rig]) -> None:
         assert [future.get(5).offset, other.get(5).offset] == [5, 5]
         # The answer is told apart by the id the request was made with.
         made.plane.detach(1, "done")
+
+
+def test_a_connection_that_comes_as_the_plane_stops(rig: Callable[..., Rig]) -> None:
+    """Nobody is left to take it: it is closed by whoever hands it over."""
+    made = rig()
+
+    class StoppedFirst(collections.deque[Any]):
+        def append(self, command: Any) -> None:
+            made.plane.stop()
+            super().append(command)
+
+    made.plane._loop._commands = StoppedFirst()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.settimeout(5)
+        made.plane.attach(1, ours.detach(), 7)
+        assert theirs.recv(1) == b""
