@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastprod import errors
+from fastprod.errors import IllegalStateError, KafkaTimeoutError
 from fastprod.testing import ScriptedBroker
 
 from .conftest import Make
@@ -18,7 +18,11 @@ from .story import SINGLE, SLACK_S, offsets, send
 
 @pytest.mark.parametrize("number", range(5))
 def test_abort_incomplete_races_append(broker: ScriptedBroker, make: Make, number: int) -> None:
-    """A forced close while others send: whatever was accepted ends, and is handed back if it was not delivered."""
+    """A forced close while others send: whatever was accepted ends, and is handed back if it was not delivered.
+
+    Error classes are named at the top of this file: the first use imports kafka-python, which takes seconds beside four
+    threads that never pause, and these would send millions of records meanwhile.
+    """
     broker.on_produce().answer(delay_s=0.005)
     made = make(batch_size=500)
     made.partitions_for("t")
@@ -31,7 +35,7 @@ def test_abort_incomplete_races_append(broker: ScriptedBroker, make: Make, numbe
         try:
             while True:
                 mine.append(made.send("t", b"%d" % len(mine), partition=partition))
-        except errors.IllegalStateError:
+        except IllegalStateError:
             refused.append(partition)
 
     threads = [threading.Thread(target=run, args=(mine, place % 2)) for place, mine in enumerate(accepted)]
@@ -39,7 +43,7 @@ def test_abort_incomplete_races_append(broker: ScriptedBroker, make: Make, numbe
         thread.start()
     going.wait()
     time.sleep(0.02 * number)
-    with contextlib.suppress(errors.KafkaTimeoutError):
+    with contextlib.suppress(KafkaTimeoutError):
         made.close(0)
     for thread in threads:
         thread.join(20)
@@ -48,7 +52,7 @@ def test_abort_incomplete_races_append(broker: ScriptedBroker, make: Make, numbe
     futures = [future for mine in accepted for future in mine]
     assert all(each.is_done for each in futures)
     failed = [each for each in futures if each.failed()]
-    assert all(isinstance(each.exception, errors.IllegalStateError) for each in failed)
+    assert all(isinstance(each.exception, IllegalStateError) for each in failed)
     assert len(made.undelivered()) == len(failed)
     written = sum(batch.count for partition in (0, 1) for batch in broker.log("t", partition))
     unclear = sum(each.exception.maybe_written for each in failed)
@@ -73,10 +77,10 @@ def test_close_semantics_timeout_forces(broker: ScriptedBroker, make: Make) -> N
     futures = send(made, *[b"%d" % number for number in range(8)])
     broker.wait_for(0, 6)
     began = time.monotonic()
-    with pytest.raises(errors.KafkaTimeoutError, match=r"8 record\(s\)"):
+    with pytest.raises(KafkaTimeoutError, match=r"8 record\(s\)"):
         made.close(0.5)
     assert 0.45 <= time.monotonic() - began <= 0.5 + SLACK_S
-    assert all(isinstance(each.exception, errors.IllegalStateError) for each in futures)
+    assert all(isinstance(each.exception, IllegalStateError) for each in futures)
     left = made.undelivered()
     assert [each.value for each in left] == [b"%d" % number for number in range(8)]
     assert [each.maybe_written for each in left] == [True] * 5 + [False] * 3
@@ -94,7 +98,7 @@ def test_close_semantics_in_a_callback(broker: ScriptedBroker, make: Make) -> No
         began = time.monotonic()
         try:
             made.close(60)
-        except errors.KafkaTimeoutError as error:
+        except KafkaTimeoutError as error:
             raised.append(error)
         took.append(time.monotonic() - began)
         over.set()
@@ -105,7 +109,7 @@ def test_close_semantics_in_a_callback(broker: ScriptedBroker, make: Make) -> No
     assert over.wait(20)
     assert took[0] < SLACK_S
     assert first.get(20).offset == 0
-    assert isinstance(second.exception, errors.IllegalStateError)
+    assert isinstance(second.exception, IllegalStateError)
     assert len(raised) == 1
 
 
@@ -113,7 +117,7 @@ def test_close_semantics_sends_afterwards(broker: ScriptedBroker, make: Make) ->
     made = make()
     made.send("t", b"v").get(20)
     made.close()
-    with pytest.raises(errors.IllegalStateError):
+    with pytest.raises(IllegalStateError):
         made.send("t", b"late")
     made.close()
     assert sum(len(broker.values("t", partition)) for partition in (0, 1)) == 1
