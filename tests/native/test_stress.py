@@ -88,6 +88,7 @@ class Scene:
     def _send(self, number: int) -> None:
         chance = random.Random(self._seed * 100 + number)
         mine = self._futures[number]
+        producer: Any = None
         while time.monotonic() < self._until:
             producer = chance.choice(self._producers)
             value = bytes(chance.randrange(600))
@@ -107,6 +108,9 @@ class Scene:
                 del mine[: KEPT // 2]
             if chance.random() < 0.05:
                 time.sleep(0.001)
+        # `get` has raised errors that futures keep, and with each of them this frame. The producer may have been
+        # dropped since, and must not be kept alive by it.
+        producer = None
 
     def _look(self, number: int) -> None:
         chance = random.Random(self._seed * 100 + number)
