@@ -2,8 +2,9 @@
 
 The tests run against the installed package, from a directory without `fastprod/`. Lint and types come first, then the
 benchmarks once each, the codecs with `cramjam` alone, the tests without kafka-python, and the suite on the pure twin;
-the native run is the last, so that its summary line ends the output. A test that was skipped or expected to fail is a
-failure unless it stands on the list in `.ci/allowed_skips.txt`, with its reason.
+the native run is the last, so that its summary line ends the output. A run of tests that fails does not keep the others
+from running: a closing line names what failed, and the exit status is 1. A test that was skipped or expected to fail is
+a failure unless it stands on the list in `.ci/allowed_skips.txt`, with its reason.
 """
 
 from __future__ import annotations
@@ -24,30 +25,38 @@ TESTS = ROOT / "tests"
 CODECS = [str(TESTS / "e2e" / name) for name in ("test_mixed_load.py", "test_wire_bytes.py")]
 DROP_IN = [str(TESTS / name) for name in ("e2e/test_mixed_load.py", "face/test_kafka_python_face.py")]
 
+FAILED = "failed"
+
 
 def say(text: str) -> None:
     print(f"\n=== {text}", flush=True)
 
 
-def run(what: str, command: list[str], cwd: Path, **variables: str) -> None:
-    """Run a command and end everything if it fails."""
+def run(what: str, command: list[str], cwd: Path, **variables: str) -> int:
+    """Run a command and return its exit status."""
     say(f"{what}: {' '.join(command)}")
     began = time.monotonic()
     environment = {**os.environ, **variables}
     environment.pop("PYTHONPATH", None)
     result = subprocess.run(command, cwd=cwd, env=environment, check=False)
     print(f"--- {what}: {time.monotonic() - began:.0f} s", flush=True)
-    if result.returncode:
-        sys.exit(f"{what} failed with exit status {result.returncode}")
+    return result.returncode
+
+
+def check(what: str, command: list[str], **variables: str) -> None:
+    """Run a command and end everything if it fails."""
+    status = run(what, command, ROOT, **variables)
+    if status:
+        sys.exit(f"{what} failed with exit status {status}")
 
 
 def lint() -> None:
     # cython-lint starts pycodestyle by its name.
     path = os.pathsep.join([str(Path(PYTHON).parent), os.environ.get("PATH", "")])
-    run("ruff", [PYTHON, "-m", "ruff", "check", "."], ROOT)
-    run("types", [PYTHON, "-m", "mypy"], ROOT)
+    check("ruff", [PYTHON, "-m", "ruff", "check", "."])
+    check("types", [PYTHON, "-m", "mypy"])
     command = [PYTHON, "-m", "cython_lint.cython_lint", "--max-line-length", "120", "fastprod"]
-    run("cython-lint", command, ROOT, PATH=path)
+    check("cython-lint", command, PATH=path)
 
 
 def allowed_skips() -> set[str]:
@@ -71,17 +80,22 @@ def counted(report: Path) -> tuple[int, int, list[str]]:
     return passed, broker, idle
 
 
-def suite(what: str, cwd: Path, arguments: list[str], totals: dict[str, tuple[int, int]], **variables: str) -> None:
+def suite(what: str, cwd: Path, arguments: list[str], totals: dict[str, str], **variables: str) -> None:
+    """Run tests, and note under `what` how many there were, or why they failed."""
     report = cwd / f"{what.replace(' ', '-')}.xml"
     command = [PYTHON, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
                f"--junitxml={report}", *arguments]
-    run(what, command, cwd, FASTPROD_TEST_INSTALLED="1", **variables)
+    status = run(what, command, cwd, FASTPROD_TEST_INSTALLED="1", **variables)
+    if status:
+        totals[what] = f"{FAILED} with exit status {status}"
+        return
     passed, broker, idle = counted(report)
-    totals[what] = (passed, broker)
     unexpected = sorted(set(idle) - allowed_skips())
     if unexpected:
-        sys.exit(f"{what}: skipped or expected to fail, and not in .ci/allowed_skips.txt: {', '.join(unexpected)}")
-    print(f"{what}: {passed} tests, {broker} of them on a real Kafka", flush=True)
+        names = ", ".join(unexpected)
+        totals[what] = f"{FAILED}: skipped or expected to fail, and not in .ci/allowed_skips.txt: {names}"
+        return
+    totals[what] = f"{passed} tests, {broker} on a real Kafka"
 
 
 def main() -> None:
@@ -90,7 +104,7 @@ def main() -> None:
     parser.add_argument("tests", nargs="*", help="run only these test files or folders, native and pure")
     arguments = parser.parse_args()
     chosen = [str(Path(test).resolve()) for test in arguments.tests] or [str(TESTS)]
-    totals: dict[str, tuple[int, int]] = {}
+    totals: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         away = Path(folder)
         if not arguments.no_lint:
@@ -100,8 +114,11 @@ def main() -> None:
             suite("cramjam alone", away, CODECS, totals, FASTPROD_TEST_HIDE="lz4,zstandard")
             suite("without kafka-python", away, DROP_IN, totals, FASTPROD_TEST_HIDE="kafka")
         suite("pure", away, [*chosen, "-m", "not native_only"], totals, FASTPROD_BACKEND="pure")
-        say("so far: " + "; ".join(f"{what}: {n} tests, {b} on a real Kafka" for what, (n, b) in totals.items()))
+        say("so far: " + "; ".join(f"{what}: {outcome}" for what, outcome in totals.items()))
         suite("native", away, [*chosen, "-p", "no:cacheprovider"], totals, FASTPROD_BACKEND="native")
+    failed = [f"{what} {outcome}" for what, outcome in totals.items() if outcome.startswith(FAILED)]
+    print("; ".join(failed) or f"native: {totals['native']}", flush=True)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
