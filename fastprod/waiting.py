@@ -1,7 +1,8 @@
-"""How long a caller is willing to wait."""
+"""How long a caller is willing to wait, and what it waits at."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from fastprod import failures
@@ -24,3 +25,27 @@ def seconds_of(timeout: Any) -> float:
     if seconds != seconds:
         raise failures.not_a_timeout(timeout)
     return seconds
+
+
+class Gate:
+    """Shut until it is opened, once, for any number of waiters, who then look for themselves.
+
+    A bare lock, because a signal's handler may raise at any call of the main thread: threading's
+    Event and Condition are Python, and an exception in the wrong place there leaves their lock
+    locked for good, and stuck at it whoever wakes.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Let all pass, now and later."""
+        self._lock.release()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it is open, at most `seconds`."""
+        if self._lock.acquire(timeout=seconds):
+            self._lock.release()

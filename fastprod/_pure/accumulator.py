@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from bisect import bisect_right
-from typing import Any
 
 from fastprod import failures
 from fastprod._pure import layout
@@ -16,7 +15,7 @@ from fastprod._pure.core import Core
 from fastprod._pure.counters import TOPIC, Counters
 from fastprod._pure.delivery import BatchOutcome
 from fastprod._pure.partition import Partition
-from fastprod._pure.record_batch import place_record
+from fastprod._pure.record_batch import Record, place_record
 
 
 class StickySlot:
@@ -180,34 +179,27 @@ def batch_limit(core: Core, route: TopicRoute) -> int:
     return min(limit, route.wire_limit) if route.wire_limit else limit
 
 
-def _open_batch(
-    core: Core, route: TopicRoute, partition: Partition, charge: int, timestamp: int
-) -> None:
-    """A new, empty batch at the tail. The partition's lock is held."""
+def _open_batch(core: Core, route: TopicRoute, partition: Partition, record: Record) -> Batch:
+    """A new batch at the tail, with the record, which has the memory for it. The partition's lock
+    is held, so nobody else can touch the batch before it is registered."""
     batch = Batch(
         partition,
         BatchOutcome(core.host, partition.topic_partition),
         created=time.monotonic(),
         limit=batch_limit(core, route),
-        charge=charge,
-        base_timestamp=timestamp,
+        charge=0,
+        base_timestamp=record.timestamp,
     )
-    partition.queue.append(batch)
-    core.register(batch)
-
-
-class Record:
-    """A record on its way into a batch: what the caller gave, what serializers made of it, and its
-    bytes but for what depends on its place."""
-
-    __slots__ = ("framed", "key", "key_bytes", "payload", "timestamp", "value", "value_bytes")
-
-    def __init__(self, key: Any, value: Any) -> None:
-        self.key = self.key_bytes = key
-        self.value = self.value_bytes = value
-        self.framed = b""
-        self.timestamp = 0
-        self.payload = 0  # bytes of key, value and headers
+    placed = place_record(record.framed, 0, 0)
+    try:
+        partition.put(batch, placed, record)
+        core.register(batch)
+    except BaseException:
+        # A signal's. Once it is queued the record is accepted.
+        if batch.count:
+            core.register(batch)
+        raise
+    return batch
 
 
 def append(
@@ -221,44 +213,43 @@ def append(
     """Append one record: its batch's outcome and its index there. None: choose again, because the
     sticky slot moved or the partition vanished. Waits up to `timeout_s` for memory.
 
-    Raises what `BufferPool.take` does.
+    Raises what `BufferPool.take` does. A signal's handler may raise anywhere: whether the record was
+    accepted or not, nothing is then left undone.
     """
-    charge = 0
-    while True:
-        try:
+    try:
+        while True:
             with partition.lock:
                 if core.closing:
                     raise failures.closed()
                 if partition.vanished or (slot is not None and route.sticky is not slot):
-                    return None
-                place = partition.try_append(record.framed, record.timestamp)
+                    place = None
+                    break
+                place = partition.try_append(record)
                 opened = False
                 if place is None:
-                    if slot is not None and charge == 0 and route.sticky_is_due(slot, True):
+                    if slot is not None and not record.charge and route.sticky_is_due(slot, True):
                         route.move_sticky(slot)
-                        return None
+                        break
                     size = core.pool.size_class(len(place_record(record.framed, 0, 0)))
-                    opened = charge > 0 or core.pool.try_take(size)
+                    opened = record.charge > 0 or core.pool.try_take(size, record)
                     if opened:
-                        _open_batch(core, route, partition, charge or size, record.timestamp)
-                        charge = 0
-                        place = partition.try_append(record.framed, record.timestamp)
-                if place is not None:
-                    partition.count_append(record.payload)
-                    if slot is not None:
-                        slot.produced += len(record.framed)
-                        if route.sticky_is_due(slot, False):
-                            route.move_sticky(slot)
-        finally:
-            if charge:
-                # Another sender made room meanwhile, or the record goes elsewhere.
-                core.pool.give(charge)
-        if place is not None:
-            batch, index = place
-            if opened or not batch.accepts:
-                core.arrive(partition)
-            return batch.outcome, index
-        began = time.monotonic()
-        core.pool.take(size, timeout_s)
-        charge = size
-        timeout_s -= time.monotonic() - began
+                        place = _open_batch(core, route, partition, record), 0
+                if place is not None and slot is not None:
+                    slot.produced += len(record.framed)
+                    if route.sticky_is_due(slot, False):
+                        route.move_sticky(slot)
+            if place is not None:
+                if opened or not place[0].accepts:
+                    core.arrive(partition)
+                break
+            began = time.monotonic()
+            core.pool.take(size, timeout_s, record)
+            timeout_s -= time.monotonic() - began
+        if record.charge:
+            # Another sender made room meanwhile, or the record goes elsewhere.
+            core.pool.give(record.charge, record)
+    except BaseException:
+        core.pool.give(record.charge, record)
+        core.arrive(partition)
+        raise
+    return None if place is None else (place[0].outcome, place[1])

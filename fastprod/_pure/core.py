@@ -25,6 +25,7 @@ from fastprod._pure.pool import BufferPool
 from fastprod._pure.produce import PartitionAnswer
 from fastprod._pure.unread import Unread
 from fastprod._pure.wakeup import Wakeup
+from fastprod.waiting import Gate
 
 if TYPE_CHECKING:
     from fastprod._pure.accumulator import TopicRoute
@@ -67,10 +68,10 @@ class Core:
         self.events: deque[Event] = deque()
         self.due: deque[tuple[BatchOutcome, int]] = deque()
         # Batches not ended, oldest first, and outcomes not settled: ended with callbacks to run.
-        self.registry = threading.Condition(threading.Lock())
+        self.registry = threading.Lock()
         self.pending: OrderedDict[Batch, None] = OrderedDict()
         self.unsettled: dict[BatchOutcome, None] = {}
-        self.flush_waiters = 0
+        self.settling = Gate()  # opened when the next one is settled
 
     # --- Signals --------------------------------------------------------------------------------
 
@@ -173,21 +174,19 @@ class Core:
         """It ended and its callbacks have run: flush need not wait for it any more."""
         with self.registry:
             self.unsettled.pop(outcome, None)
-            if self.flush_waiters:
-                self.registry.notify_all()
+            gate, self.settling = self.settling, Gate()
+            gate.open()
 
     def free(self, batch: Batch) -> None:
         """Return the batch's bytes. No request holds them, no retry or split will ask for them."""
-        charge, batch.charge = batch.charge, 0
         batch.sealed = True
         batch.records = bytearray()
         batch.body = b""
-        self.pool.give(charge)
+        self.pool.give(batch.charge, batch)
 
     def shrink(self, batch: Batch, size: int) -> None:
         """Its bytes were replaced by fewer."""
-        freed, batch.charge = batch.charge - size, size
-        self.pool.give(freed)
+        self.pool.give(batch.charge - size, batch)
 
     def next_ordinal(self) -> int:
         self._ordinal += 1

@@ -21,7 +21,7 @@ from fastprod import errors, failures
 from fastprod._pure import layout
 from fastprod._pure.unread import Unread, UnreadFailures
 from fastprod.types import RecordMetadata, TopicPartition
-from fastprod.waiting import seconds_of
+from fastprod.waiting import Gate, seconds_of
 
 log: Final = logging.getLogger("fastprod")
 
@@ -84,8 +84,8 @@ class BatchOutcome:
         "children",
         "done",
         "error",
-        "event",
         "first_of_child",
+        "gate",
         "host",
         "lock",
         "log_append_time",
@@ -109,7 +109,7 @@ class BatchOutcome:
         self.value: Any = None  # what a future was given by hand
         self.callbacks: list[Registered] = []
         self.unread: Unread | None = None  # there once it has failed
-        self.event: threading.Event | None = None
+        self.gate: Gate | None = None
         self.children: list[BatchOutcome] | None = None
         self.first_of_child: list[int] = []
 
@@ -120,9 +120,9 @@ class BatchOutcome:
             if self.callbacks:
                 return True
             self.settled = True
-            event, self.event = self.event, None
-        if event is not None:
-            event.set()
+            gate, self.gate = self.gate, None
+        if gate is not None:
+            gate.open()
         return False
 
     def split(self, children: list[BatchOutcome], first_of_child: list[int]) -> None:
@@ -136,19 +136,19 @@ class BatchOutcome:
             self.callbacks = []
             self.first_of_child = first_of_child
             self.children = children
-            event, self.event = self.event, None
-        if event is not None:
-            event.set()  # who waits looks again and finds the child
+            gate, self.gate = self.gate, None
+        if gate is not None:
+            gate.open()  # who waits looks again and finds the child
 
     def wait(self, seconds: float) -> None:
         """Until settled or split, at most `seconds`."""
         with self.lock:
             if self.settled or self.children is not None:
                 return
-            if self.event is None:
-                self.event = threading.Event()
-            event = self.event
-        event.wait(seconds)
+            if self.gate is None:
+                self.gate = Gate()
+            gate = self.gate
+        gate.wait(seconds)
 
     def run_callbacks(self) -> None:
         """Run all callbacks in record order, those registered meanwhile too; then wake waiters."""
@@ -157,7 +157,7 @@ class BatchOutcome:
                 entries, self.callbacks = self.callbacks, []
                 if not entries:
                     self.settled = True
-                    event, self.event = self.event, None
+                    gate, self.gate = self.gate, None
                     break
             entries.sort(key=attrgetter("number"))
             for entry in entries:
@@ -165,8 +165,8 @@ class BatchOutcome:
                 if self.host.forked:
                     return  # that callback forked, and this is the child
             self.forget(entries)
-        if event is not None:
-            event.set()
+        if gate is not None:
+            gate.open()
 
     def forget(self, entries: list[Registered]) -> None:
         """These callbacks will not be kept any longer: give back what they take."""

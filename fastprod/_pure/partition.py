@@ -14,7 +14,7 @@ from collections import deque
 from fastprod._pure import layout
 from fastprod._pure.batch import Batch, Ordinal
 from fastprod._pure.pool import BufferPool
-from fastprod._pure.record_batch import place_record
+from fastprod._pure.record_batch import Record, place_record
 from fastprod.types import TopicPartition
 
 Identity = tuple[int, int]
@@ -83,7 +83,7 @@ class Partition:
 
     # --- Append (under `lock`) ------------------------------------------------------------------
 
-    def try_append(self, framed: bytes, timestamp: int) -> tuple[Batch, int] | None:
+    def try_append(self, record: Record) -> tuple[Batch, int] | None:
         """Append to the tail batch; the batch and the record's index there, None without room."""
         if not self.queue:
             return None
@@ -91,8 +91,8 @@ class Partition:
         if not batch.accepts:
             return None
         count = batch.count
-        record = place_record(framed, timestamp - batch.base_timestamp, count)
-        size = len(batch.records) + len(record)
+        placed = place_record(record.framed, record.timestamp - batch.base_timestamp, count)
+        size = len(batch.records) + len(placed)
         if count and layout.BATCH_HEADER + size > batch.limit:
             batch.close(full=True)
             return None
@@ -100,27 +100,29 @@ class Partition:
             # Nobody waits for memory under a partition's lock.
             batch.close(full=True)
             return None
-        batch.records += record
-        batch.count = count + 1
-        if timestamp > batch.max_timestamp:
-            batch.max_timestamp = timestamp
-        if layout.BATCH_HEADER + size >= batch.limit:
-            batch.close(full=True)
+        self.put(batch, placed, record)
         return batch, count
 
     def _grow(self, batch: Batch, size: int) -> bool:
-        charge = self._pool.size_class(size)
-        if not self._pool.try_take(charge - batch.charge):
-            return False
-        batch.charge = charge
-        return True
+        return self._pool.try_take(self._pool.size_class(size) - batch.charge, batch)
 
-    def count_append(self, size: int) -> None:
-        """`size`: bytes of key, value and headers."""
+    def put(self, batch: Batch, placed: bytes, record: Record) -> None:
+        """Put the record's bytes into the batch, and a new batch, with the memory that was taken
+        for it, into the queue. All or nothing: there is no call before it is done, and it is at
+        calls that a signal's handler runs and may raise."""
+        batch.records += placed
+        batch.count += 1
+        if record.timestamp > batch.max_timestamp:
+            batch.max_timestamp = record.timestamp
         self.records_appended += 1
-        self.record_bytes += size
-        if size > self.record_size_max:
-            self.record_size_max = size
+        self.record_bytes += record.payload
+        if record.payload > self.record_size_max:
+            self.record_size_max = record.payload
+        if batch.count == 1:
+            batch.charge, record.charge = record.charge, 0
+            self.queue.append(batch)
+        if layout.BATCH_HEADER + len(batch.records) >= batch.limit:
+            batch.close(full=True)
 
     # --- Leaving (under both locks) -------------------------------------------------------------
 

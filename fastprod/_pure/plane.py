@@ -285,23 +285,20 @@ class DataPlane:
         core.urge()
         with core.registry:
             waiting = list(core.unsettled)
-            core.flush_waiters += 1
-            try:
-                while True:
-                    while waiting and _settled(waiting[-1]):
-                        waiting.pop()
-                    if not waiting:
-                        return True
-                    rest = layout.SIGNAL_SLICE
-                    if deadline is not None:
-                        rest = min(rest, deadline - time.monotonic())
-                        if rest <= 0:
-                            return False
-                    core.registry.wait(rest)
-                    if core.host.forked:  # by a signal's handler
-                        return True
-            finally:
-                core.flush_waiters -= 1
+        while True:
+            gate = core.settling
+            while waiting and _settled(waiting[-1]):
+                waiting.pop()
+            if not waiting:
+                return True
+            rest = layout.SIGNAL_SLICE
+            if deadline is not None:
+                rest = min(rest, deadline - time.monotonic())
+                if rest <= 0:
+                    return False
+            gate.wait(rest)
+            if core.host.forked:  # by a signal's handler
+                return True
 
     def incomplete(self) -> int:
         """Batches that are not done, or whose callbacks have not run."""

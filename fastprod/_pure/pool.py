@@ -6,22 +6,32 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from fastprod import failures
 from fastprod._pure import layout
 from fastprod._pure.delivery import Host
+from fastprod.waiting import Gate
+
+
+class Holder(Protocol):
+    """Who memory is taken for: a record on its way, or a batch. It is charged in one go with the
+    pool, with no call in between in which a signal's exception could come: what was taken is
+    known to somebody at any time."""
+
+    charge: int
 
 
 class _Waiter:
     """A sender in line. `granted` is set under the pool's lock by whoever frees memory."""
 
-    __slots__ = ("event", "granted", "inside", "size")
+    __slots__ = ("gate", "granted", "inside", "size")
 
     def __init__(self, size: int, inside: bool) -> None:
         self.size = size
         self.inside = inside
         self.granted = False
-        self.event = threading.Event()
+        self.gate = Gate()
 
 
 class BufferPool:
@@ -63,41 +73,42 @@ class BufferPool:
         size_class = min(size_class, self._largest_class)
         return size_class if size_class <= self.budget else size
 
-    def try_take(self, size: int) -> bool:
-        """Take `size` bytes if they are there and nobody waits in line."""
+    def try_take(self, size: int, holder: Holder) -> bool:
+        """Take `size` bytes for `holder` if they are there and nobody waits in line."""
         with self._lock:
             if self._line or self.charged + self.owed + size > self.budget:
                 return False
             self.charged += size
+            holder.charge += size
             return True
 
-    def take(self, size: int, timeout_s: float) -> None:
-        """Take `size` bytes, waiting up to `timeout_s` in line.
+    def take(self, size: int, timeout_s: float, holder: Holder) -> None:
+        """Take `size` bytes for `holder`, waiting up to `timeout_s` in line.
 
         Raises KafkaTimeoutError when they do not come in time, IllegalStateError once the producer
         is closing.
         """
-        if self.try_take(size):
+        if self.try_take(size, holder):
             return
         inside = self._host.on_control_thread()
         waiter = _Waiter(size, inside)
-        with self._lock:
-            if inside:
-                self._line.appendleft(waiter)
-            else:
-                self._line.append(waiter)
-            self._grant()
-        began = time.monotonic()
         try:
+            with self._lock:
+                if inside:
+                    self._line.appendleft(waiter)
+                else:
+                    self._line.append(waiter)
+                self._grant()
             self._on_pressure()
-            self._wait(waiter, began, timeout_s)
+            self._wait(waiter, time.monotonic(), timeout_s)
+            holder.charge += size
         except BaseException:
             # Also a signal's KeyboardInterrupt: the place in line goes, and so does a grant that
             # came just before.
             with self._lock:
                 if waiter.granted:
                     self.charged -= size
-                else:
+                elif waiter in self._line:
                     self._line.remove(waiter)
                 self._grant()
             raise
@@ -115,7 +126,7 @@ class BufferPool:
             if waiter.inside and engine is not None:
                 engine.pump(min(slice_s, 0.005))
             else:
-                waiter.event.wait(slice_s)
+                waiter.gate.wait(slice_s)
 
     def _grant(self) -> None:
         """Serve the line from its front, as far as memory goes. The lock is held."""
@@ -127,17 +138,18 @@ class BufferPool:
             self.charged += waiter.size
             waiter.granted = True
             self._line.popleft()
-            waiter.event.set()
+            waiter.gate.open()
 
     def charge(self, size: int) -> None:
         """Take `size` bytes whether they are there or not."""
         with self._lock:
             self.charged += size
 
-    def give(self, size: int) -> None:
-        """Return `size` bytes."""
+    def give(self, size: int, holder: Holder) -> None:
+        """Return `size` of the bytes that `holder` has."""
         with self._lock:
             self.charged -= size
+            holder.charge -= size
             self._grant()
 
     def owe(self, size: int) -> None:
@@ -152,8 +164,8 @@ class BufferPool:
             self._grant()
 
     def close(self) -> None:
-        """Everybody in line gets an error, at the latest when their wait's slice ends."""
+        """Everybody in line gets an error."""
         self.closed = True
         with self._lock:
-            for waiter in self._line:
-                waiter.event.set()
+            while self._line:
+                self._line.popleft().gate.open()

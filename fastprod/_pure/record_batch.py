@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from fastprod._pure import layout
 from fastprod._pure.crc32c import crc32c
@@ -23,6 +23,30 @@ DecodedRecord = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | N
 
 _NULL: Final = b"\x01"  # the length -1
 _SIGN64: Final = 1 << 63
+
+
+class Record:
+    """A record on its way into a batch: what the caller gave, what serializers made of it, its
+    bytes but for what depends on its place, and the memory that it holds until it has one."""
+
+    __slots__ = (
+        "charge",
+        "framed",
+        "key",
+        "key_bytes",
+        "payload",
+        "timestamp",
+        "value",
+        "value_bytes",
+    )
+
+    def __init__(self, key: Any, value: Any) -> None:
+        self.key = self.key_bytes = key
+        self.value = self.value_bytes = value
+        self.framed = b""
+        self.timestamp = 0
+        self.payload = 0  # bytes of key, value and headers
+        self.charge = 0
 
 
 def flat(data: BytesLike | None) -> bytes | bytearray | None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from fastprod import failures
 from fastprod._pure import layout
-from fastprod._pure.accumulator import Record, StickySlot, TopicRoute, append
+from fastprod._pure.accumulator import StickySlot, TopicRoute, append
 from fastprod._pure.delivery import BatchOutcome, FutureRecordMetadata
 from fastprod._pure.murmur2 import partition_for_key
 from fastprod._pure.partition import Partition
@@ -18,6 +18,7 @@ from fastprod._pure.plane import DataPlane
 from fastprod._pure.record_batch import (
     BytesLike,
     Header,
+    Record,
     flat,
     frame_headers,
     frame_record,

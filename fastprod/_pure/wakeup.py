@@ -22,10 +22,12 @@ class Wakeup:
         with self._lock:
             if self._sent:
                 return
+            # An error means full, and the sleeper wakes anyway, or closed, and nobody is left to
+            # wake.
+            with contextlib.suppress(OSError):
+                self._socket.send(b"!")
+            # Not before: a signal's handler may raise in between, and nobody would send any more.
             self._sent = True
-        # An error means full, and the sleeper wakes anyway, or closed, and nobody is left to wake.
-        with contextlib.suppress(OSError):
-            self._socket.send(b"!")
 
     def seen(self) -> None:
         """The sleeper is awake and will look at everything now."""

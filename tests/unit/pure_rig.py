@@ -263,10 +263,10 @@ class Rig:
         self._there.close()
 
 
-def eventually(condition: Callable[[], bool]) -> None:
+def eventually(condition: Callable[[], bool], what: str = "") -> None:
     deadline = time.monotonic() + 5
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, what
         time.sleep(0.005)
 
 

@@ -1,0 +1,216 @@
+"""A signal's handler that raises leaves nothing half done, wherever it strikes.
+
+Handlers run in the main thread where a call has ended, a function begins or a loop goes round. Each such place in
+`_pure/` (and in `threading`) that a call comes by gets a KeyboardInterrupt, one after the other.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import importlib
+import itertools
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType, SimpleNamespace
+from typing import Any
+
+import pytest
+from pure_rig import Answer, Rig, Sent, eventually, rigs, running_broker
+
+from fastprod import _pure
+
+broker = pytest.fixture(name="broker")(running_broker)
+rig = pytest.fixture(name="rig")(rigs)
+
+TRACED = (str(Path(_pure.__file__).parent), threading.__file__)
+CALLS = {"CALL", "CALL_FUNCTION_EX", "CALL_KW", "CALL_METHOD", "JUMP_BACKWARD"}
+
+
+@functools.cache
+def places(code: CodeType) -> set[int]:
+    """The instructions before which a handler may run: behind a call or a jump back, and cleaned up after alike."""
+    guards = dis.Bytecode(code).exception_entries
+
+    def guarded_by(offset: int) -> list[int]:
+        return [each.target for each in guards if each.start <= offset < each.end]
+
+    found = set()
+    before = None
+    for each in dis.get_instructions(code):
+        if before is not None and before.opname in CALLS and guarded_by(before.offset) == guarded_by(each.offset):
+            found.add(each.offset if before.opname != "JUMP_BACKWARD" else before.argval)
+        before = each
+    return found
+
+
+class Strike:
+    """Raises KeyboardInterrupt at the place of that number, in what the block calls. `place`: where that was."""
+
+    def __init__(self, number: int) -> None:
+        self.place: str | None = None
+        self._left = number
+
+    def __enter__(self) -> Strike:
+        sys.settrace(self._entered)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _entered(self, frame: FrameType, _event: str, _arg: Any) -> Callable[..., Any] | None:
+        if not frame.f_code.co_filename.startswith(TRACED):
+            return None
+        self._come_by(frame)
+        frame.f_trace_opcodes = True
+        return self._traced
+
+    def _traced(self, frame: FrameType, event: str, _arg: Any) -> Callable[..., Any]:
+        if event == "opcode" and frame.f_lasti in places(frame.f_code):
+            self._come_by(frame)
+        return self._traced
+
+    def _come_by(self, frame: FrameType) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
+            raise KeyboardInterrupt
+
+
+def nothing(*_: object) -> None: ...
+
+
+def struck_everywhere(
+    rig: Rig,
+    prepare: Callable[[bytes], object] = nothing,
+    act: Callable[[bytes], object] | None = None,
+    settle: Callable[[], object] = nothing,
+) -> None:
+    """Strike `act`, which is `send` if not said, at each place it comes by. What was accepted by then, and what is sent
+    before and behind it, is delivered once, and all memory comes back.
+
+    `prepare` comes before it, and `settle` when all is to leave that would wait."""
+    act = act or rig.send
+    sure: set[bytes] = set()
+    for number in itertools.count(1):
+        value = b"%d" % number
+        prepare(value)
+        strike = Strike(number)
+        try:
+            with strike:
+                act(value)
+        except KeyboardInterrupt:
+            assert strike.place is not None
+        else:
+            sure.add(value)
+        settle()
+        eventually(lambda: rig.plane.incomplete() == 0 == rig.plane.counters()["memory_used"], str(strike.place))
+        written = [value for sent in rig.broker.sent for value in sent.values]
+        assert rig.plane.counters()["records_appended"] == len(written) == len(set(written)), strike.place
+        behind = rig.send(b"behind " + value)
+        settle()
+        assert behind.get(20).offset >= 0, strike.place
+        sure.add(b"behind " + value)
+        if strike.place is None:
+            break
+    assert number > 10
+    assert sure <= {value for sent in rig.broker.sent for value in sent.values}
+
+
+def test_in_a_new_batch(rig: Callable[..., Rig]) -> None:
+    """Nobody calls again: what was accepted leaves by itself."""
+    struck_everywhere(rig())
+
+
+def test_in_an_open_batch_that_grows(rig: Callable[..., Rig]) -> None:
+    made = rig(linger_ms=60_000)
+    struck_everywhere(
+        made,
+        lambda value: made.send(b"before " + value),
+        lambda value: made.send(value, headers=[("h", bytes(3000))]),
+        lambda: made.plane.flush(20),
+    )
+
+
+def test_in_a_full_batch_and_a_sticky_slot_that_moves(rig: Callable[..., Rig]) -> None:
+    made = rig(leaders=[1, 1, 1], batch_size=100, linger_ms=60_000)
+    struck_everywhere(
+        made,
+        lambda value: made.send(b"before " + value),
+        lambda value: made.send(value, headers=[("h", bytes(100))]),
+        lambda: made.plane.flush(20),
+    )
+
+
+def test_while_it_waits_for_memory(rig: Callable[..., Rig]) -> None:
+    made = rig()
+    pool = made.plane.core.pool
+
+    def take_all(_: bytes) -> None:
+        taken = SimpleNamespace(charge=0)
+        assert pool.try_take(pool.budget, taken)
+        threading.Timer(0.002, pool.give, (pool.budget, taken)).start()
+
+    struck_everywhere(made, take_all)
+
+
+@pytest.mark.parametrize("what", ["get", "flush"])
+def test_while_it_waits_for_the_answer(rig: Callable[..., Rig], what: str) -> None:
+    """Those who end the wait do not find a lock that nobody opens any more."""
+    made = rig()
+    futures: list[Any] = []
+
+    def answer_late(_: Sent) -> Answer:
+        time.sleep(0.002)
+        return Answer()
+
+    made.broker.script = answer_late
+    struck_everywhere(
+        made,
+        lambda value: futures.append(made.send(value)),
+        lambda _: futures[-1].get(20) if what == "get" else made.plane.flush(20),
+    )
+
+
+@pytest.mark.parametrize("twin", ["fastprod._pure", pytest.param("fastprod._core", marks=pytest.mark.native_only)])
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that sends a signal here")
+def test_a_storm_of_signals(rig: Callable[..., Rig], twin: str) -> None:
+    """Real ones, at any time, and either twin."""
+    made = rig(twin=importlib.import_module(twin), batch_size=2000, buffer_memory=20_000)
+    chance = random.Random(7)
+    sure: set[bytes] = set()
+    sending = False
+    struck = 0
+
+    def handle(*_: object) -> None:
+        if sending:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        for number in range(200_000):
+            if struck == 200:
+                break
+            value = b"%d" % number
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 4e-5))
+                sending = True
+                made.send(value)
+                sending = False
+                sure.add(value)
+            except KeyboardInterrupt:
+                sending = False
+                struck += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert made.plane.flush(20)
+    assert struck == 200
+    written = [value for sent in made.broker.sent for value in sent.values]
+    assert made.plane.counters()["records_appended"] == len(written) == len(set(written))
+    assert sure <= set(written)
