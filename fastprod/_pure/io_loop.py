@@ -62,19 +62,21 @@ class IoLoop:
             self._thread = thread
 
     def stop(self) -> None:
-        thread, self._thread = self._thread, None
+        thread = self._thread
         if thread is None:
             return
         self._stopping = True
         self._core.wake()
         if thread is not threading.current_thread():
+            # Whoever stops it as well waits as well, also when a signal has ended our own wait.
             thread.join()
+            self._thread = None
 
     def abandon(self) -> None:
         """Nobody will stop it: let it end by itself, and close everything after it."""
         thread, self._thread = self._thread, None
         self._abandoned = self._stopping = True
-        if thread is None:
+        if thread is None or not thread.is_alive():
             self._close()
         else:
             self._core.wake()

@@ -13,6 +13,7 @@ from fastprod.control.channel import Channel
 from fastprod.control.loop import Loop
 from fastprod.control.metadata import Metadata, TopicTrouble
 from fastprod.control.seam import Plane
+from fastprod.waiting import Gate
 
 # Every wait of a user thread ends this often, so that Ctrl-C and other signals are served.
 SIGNAL_SLICE_S: Final = 0.05
@@ -56,14 +57,14 @@ class Topics:
         self._pump = pump
         self._ended = ended
         self._retry_backoff_s = retry_backoff_s
-        self._changed = threading.Condition()
-        self._changes = 0
+        self._lock = threading.Lock()
+        self._news = Gate()
 
     def changed(self) -> None:
         """Metadata has news: whoever waits looks again."""
-        with self._changed:
-            self._changes += 1
-            self._changed.notify_all()
+        with self._lock:
+            gate, self._news = self._news, Gate()
+            gate.open()
 
     def wait_until(self, condition: Callable[[], Any], timeout_s: float) -> Any:
         """Return what `condition` returns once it is true, or its last false value after
@@ -71,18 +72,15 @@ class Topics:
         deadline = time.monotonic() + timeout_s
         inside = self._on_control_thread()
         while True:
-            seen = self._changes
+            gate = self._news
             result = condition()
             left = deadline - time.monotonic()
             if result or left <= 0:
                 return result
             if inside:
                 self._pump(min(left, SIGNAL_SLICE_S))
-                continue
-            with self._changed:
-                # Not if there was news after the look above.
-                if self._changes == seen:
-                    self._changed.wait(min(left, SIGNAL_SLICE_S))
+            else:
+                gate.wait(min(left, SIGNAL_SLICE_S))
 
     def resolve(self, topic: Any, timeout_s: float) -> Any:
         """Return the plane's route of a topic, or the error that its future is to fail with.
@@ -95,11 +93,7 @@ class Topics:
             return route
         check_name(topic)
         began = time.monotonic()
-        self._on_loop(lambda: self._metadata.enter(topic))
-        try:
-            found = self.wait_until(lambda: self._look_up(topic, began), timeout_s)
-        finally:
-            self._on_loop(lambda: self._metadata.leave(topic))
+        found = self._ask(topic, lambda: self._look_up(topic, began), timeout_s)
         if found is None:
             raise self._timed_out(topic, timeout_s, began)
         if isinstance(found, ValueError):
@@ -112,11 +106,7 @@ class Topics:
         began = time.monotonic()
         if info is not None and began - info.fetched_at < _STALE_AFTER_S:
             return self._plane.routes.get(topic) or self.resolve(topic, timeout_s)
-        self._on_loop(lambda: self._metadata.enter(topic))
-        try:
-            self.wait_until(lambda: self._is_newer(topic, began), timeout_s)
-        finally:
-            self._on_loop(lambda: self._metadata.leave(topic))
+        self._ask(topic, lambda: self._is_newer(topic, began), timeout_s)
         left = max(0.0, began + timeout_s - time.monotonic())
         return self._plane.routes.get(topic) or self.resolve(topic, left)
 
@@ -136,8 +126,30 @@ class Topics:
             return set(range(found.partition_count))
         return set(range(len(info.leaders)))
 
-    def _on_loop(self, action: Callable[[], None]) -> None:
-        self._loop.call_threadsafe(action)
+    def _ask(self, topic: str, condition: Callable[[], Any], timeout_s: float) -> Any:
+        """As `wait_until`, while metadata is asked for the topic."""
+        entered = False
+
+        def enter() -> None:
+            nonlocal entered
+            entered = True
+            self._metadata.enter(topic)
+
+        def leave() -> None:
+            nonlocal entered
+            if entered:
+                entered = False
+                self._metadata.leave(topic)
+
+        try:
+            self._loop.call_threadsafe(enter)
+            found = self.wait_until(condition, timeout_s)
+            self._loop.call_threadsafe(leave)
+        except BaseException:
+            # A signal's as well, which may come before or behind any of these calls.
+            self._loop.call_threadsafe(leave)
+            raise
+        return found
 
     def _look_up(self, topic: str, began: float) -> Any:
         ended = self._ended()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 import time
 
 import pytest
+from strikes import Strike
 
-from fastprod import errors
+from fastprod import errors, waiting
+from fastprod.control import loop, topics
 
 from .conftest import MakeSender
 from .scripted import METADATA, Hang, Request, ScriptedBroker
@@ -233,3 +236,26 @@ class TestSignals:
         with pytest.raises(KeyboardInterrupt):
             made.send("other", b"v")
         assert time.monotonic() - began < 1
+
+
+def test_a_signal_anywhere(sender: MakeSender, broker: ScriptedBroker) -> None:
+    """Whoever gave up is not waited for, and nobody hangs."""
+    engine = sender(broker.address, retry_backoff_ms=5).engine
+    files = [str(module.__file__) for module in (loop, topics, waiting)]
+    for number in itertools.count(1):
+        name = f"new-{number}"
+        broker.topics[name] = (0, 1)
+        strike = Strike(number, *files)
+        try:
+            with strike:
+                engine.partitions_for(name, 20)
+        except KeyboardInterrupt:
+            assert strike.place is not None
+        assert engine.partitions_for(name, 20) == {0}, strike.place
+        if strike.place is None:
+            break
+    assert number > 20
+    deadline = time.monotonic() + 20
+    while engine._parts.metadata._waiting:
+        assert time.monotonic() < deadline, engine._parts.metadata._waiting
+        time.sleep(0.01)

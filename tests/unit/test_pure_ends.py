@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -158,3 +159,25 @@ def test_nothing_is_left(broker: Broker) -> None:
     made.close()
     gc.collect()
     assert _pure.live_objects() == {"batches": 0, "futures": 0}
+
+
+def test_whoever_stops_as_well_waits_as_well(rig: Callable[..., Rig]) -> None:
+    sealing, go_on = threading.Event(), threading.Event()
+
+    def compress(data: Any) -> bytes:
+        sealing.set()
+        go_on.wait(20)
+        return bytes(data)
+
+    made = rig(codec=1, compress=compress)
+    made.send(b"v")
+    assert sealing.wait(5)
+    stops = [threading.Thread(target=made.plane.stop) for _ in range(2)]
+    for each in stops:
+        each.start()
+    time.sleep(0.1)
+    assert all(each.is_alive() for each in stops)
+    go_on.set()
+    for each in stops:
+        each.join(20)
+        assert not each.is_alive()

@@ -1,87 +1,31 @@
 """A signal's handler that raises leaves nothing half done, wherever it strikes.
 
-Handlers run in the main thread where a call has ended, a function begins or a loop goes round. Each such place in
-`_pure/` (and in `threading`) that a call comes by gets a KeyboardInterrupt, one after the other.
+Each place in `_pure/` where one can run, and that a call comes by, gets a KeyboardInterrupt, one after the other.
 """
 
 from __future__ import annotations
 
-import dis
-import functools
 import importlib
 import itertools
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import CodeType, FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pure_rig import Answer, Rig, Sent, eventually, rigs, running_broker
+from strikes import Strike
 
 from fastprod import _pure
 
 broker = pytest.fixture(name="broker")(running_broker)
 rig = pytest.fixture(name="rig")(rigs)
 
-TRACED = (str(Path(_pure.__file__).parent), threading.__file__)
-CALLS = {"CALL", "CALL_FUNCTION_EX", "CALL_KW", "CALL_METHOD", "JUMP_BACKWARD"}
-
-
-@functools.cache
-def places(code: CodeType) -> set[int]:
-    """The instructions before which a handler may run: behind a call or a jump back, and cleaned up after alike."""
-    guards = dis.Bytecode(code).exception_entries
-
-    def guarded_by(offset: int) -> list[int]:
-        return [each.target for each in guards if each.start <= offset < each.end]
-
-    found = set()
-    before = None
-    for each in dis.get_instructions(code):
-        if before is not None and before.opname in CALLS and guarded_by(before.offset) == guarded_by(each.offset):
-            found.add(each.offset if before.opname != "JUMP_BACKWARD" else before.argval)
-        before = each
-    return found
-
-
-class Strike:
-    """Raises KeyboardInterrupt at the place of that number, in what the block calls. `place`: where that was."""
-
-    def __init__(self, number: int) -> None:
-        self.place: str | None = None
-        self._left = number
-
-    def __enter__(self) -> Strike:
-        sys.settrace(self._entered)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def _entered(self, frame: FrameType, _event: str, _arg: Any) -> Callable[..., Any] | None:
-        if not frame.f_code.co_filename.startswith(TRACED):
-            return None
-        self._come_by(frame)
-        frame.f_trace_opcodes = True
-        return self._traced
-
-    def _traced(self, frame: FrameType, event: str, _arg: Any) -> Callable[..., Any]:
-        if event == "opcode" and frame.f_lasti in places(frame.f_code):
-            self._come_by(frame)
-        return self._traced
-
-    def _come_by(self, frame: FrameType) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
-            raise KeyboardInterrupt
-
-
+FOLDER = str(Path(_pure.__file__).parent)
 def nothing(*_: object) -> None: ...
 
 
@@ -100,7 +44,7 @@ def struck_everywhere(
     for number in itertools.count(1):
         value = b"%d" % number
         prepare(value)
-        strike = Strike(number)
+        strike = Strike(number, FOLDER)
         try:
             with strike:
                 act(value)
