@@ -17,6 +17,7 @@ from libc.string cimport memcpy, memset, strlen
 from libcpp cimport bool as cbool
 from libcpp.algorithm cimport stable_sort
 from libcpp.deque cimport deque
+from libcpp.map cimport map as ordered_map
 from libcpp.string cimport string
 from libcpp.unordered_map cimport unordered_map
 from libcpp.utility cimport pair

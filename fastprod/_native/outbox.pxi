@@ -320,7 +320,7 @@ cdef void park(Core* core, Batch* batch, int node, int code, Answer* answer) noe
             event.hint_epoch = answer.leader_epoch
             if answer.host.size >= 0:
                 event.hint_host = string(answer.host.data, answer.host.size)
-                event.hint_port = answer.port
+            event.hint_port = answer.port
     partition.gate.lock()
     remove_from(partition.in_flight, batch)
     batch.in_request = False

@@ -141,6 +141,11 @@ cdef cppclass Text:
     int64_t size          # -1: null
 
 
+cdef cppclass Endpoint:
+    Text host
+    int32_t port
+
+
 cdef cppclass RecordError:
     int32_t index
     Text message
@@ -274,11 +279,14 @@ cdef void taken_answer(Cursor* cursor, int version, Answer* answer) noexcept nog
 
 
 cdef void taken_endpoints(Cursor* cursor, vector[Answer]& answers) noexcept nogil:
+    """Give each hint its address. By way of a map: answers and addresses may each be as many as bytes allow."""
     cdef int64_t tags = taken_uvarint(cursor), tag, size, count = 0
     cdef Cursor inner
     cdef const unsigned char* start
-    cdef int32_t node, port
-    cdef Text host, rack
+    cdef ordered_map[int32_t, Endpoint] endpoints
+    cdef Endpoint endpoint
+    cdef int32_t node
+    cdef Text rack
     cdef size_t i
     inner.at = inner.end = NULL
     while tags > 0 and cursor.ok:
@@ -294,15 +302,18 @@ cdef void taken_endpoints(Cursor* cursor, vector[Answer]& answers) noexcept nogi
         count = taken_count(&inner, True)
     while count > 0 and inner.ok:
         node = taken32(&inner)
-        taken_text(&inner, True, &host)
-        port = taken32(&inner)
+        taken_text(&inner, True, &endpoint.host)
+        endpoint.port = taken32(&inner)
         taken_text(&inner, True, &rack)
         skip_tags(&inner)
-        for i in range(answers.size()):
-            if inner.ok and answers[i].has_hint and answers[i].leader == node:
-                answers[i].host = host
-                answers[i].port = port
+        if inner.ok:
+            endpoints[node] = endpoint
         count -= 1
+    for i in range(answers.size()):
+        if answers[i].has_hint and endpoints.count(answers[i].leader):
+            endpoint = endpoints[answers[i].leader]
+            answers[i].host = endpoint.host
+            answers[i].port = endpoint.port
 
 
 cdef cbool read_response(const unsigned char* frame, size_t size, int version, int32_t* correlation_id,

@@ -204,10 +204,16 @@ class ParkedBatch:
         self.partition: int = partition.index
         self.node_id = node_id
         self.error_code = error_code
-        self.record_errors: list[tuple[int, str | None]] = answer[7] if answer else []
+        # An empty text says no more than none.
+        self.record_errors: list[tuple[int, str | None]] = (
+            [(index, text or None) for index, text in answer[7]] if answer else []
+        )
         self.error_message: str | None = answer[8] if answer else None
         self.log_start_offset: int = answer[6] if answer else -1
-        self.leader_hint: LeaderHint | None = answer[9] if answer else None
+        self.leader_hint: LeaderHint | None = None
+        if answer and answer[9]:
+            leader, epoch, host, port = answer[9]
+            self.leader_hint = (leader, epoch, host or None, port)
         self.attempts = batch.attempts
         self.record_count = batch.count
         self.size = batch.wire_size
