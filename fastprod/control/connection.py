@@ -325,10 +325,12 @@ class Connection:
         self._traffic.open_requests -= 1
         self._traffic.answered((now - request.sent_at) * 1000, max(0, throttle_ms))
         if throttle_ms > 0 and request.version >= request.call.throttles_from:
-            self.throttled_until = now + throttle_ms / 1000
+            # A broken number must not silence a broker for weeks.
+            pause_s = min(throttle_ms / 1000, self._settings.request_timeout_s)
+            self.throttled_until = now + pause_s
             if self._resume is not None:
                 self._resume.cancel()
-            self._resume = self._loop.call_later(throttle_ms / 1000, self._flush)
+            self._resume = self._loop.call_later(pause_s, self._flush)
 
     # The end
 

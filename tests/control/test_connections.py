@@ -87,6 +87,17 @@ def test_a_throttled_connection_is_left_alone(sender: MakeSender) -> None:
         assert time.monotonic() - began > 0.5
 
 
+def test_no_throttle_time_lasts_longer_than_a_request_may(sender: MakeSender) -> None:
+    """The number is a broker's that is broken: it would be silenced for 24 days."""
+    with ScriptedBroker() as broker:
+        broker.topics.update(t=(0, 1), u=(0, 1))
+        made = sender(broker.address, request_timeout_ms=300)
+        usual = broker._metadata
+        broker.answers[METADATA] = lambda request: b"\x7f\xff\xff\xff" + usual(request)[4:]
+        made.engine.partitions_for("t")
+        assert made.engine.partitions_for("u", 20)
+
+
 def test_a_broker_that_lets_go_now_and_then(sender: MakeSender) -> None:
     with ScriptedBroker() as broker:
         broker.topics["t"] = (0, 1)
