@@ -1,10 +1,11 @@
 """Run every check of the project, with the Python of the environment the package is installed in.
 
 The tests run against the installed package, from a directory without `fastprod/`. Lint and types come first, then the
-benchmarks once each, the codecs with `cramjam` alone, the tests without kafka-python, and the suite on the pure twin;
-the native run is the last, so that its summary line ends the output. A run of tests that fails does not keep the others
-from running: a closing line names what failed, and the exit status is 1. A test that was skipped or expected to fail is
-a failure unless it stands on the list in `.ci/allowed_skips.txt`, with its reason.
+benchmarks once each, the codecs with `cramjam` alone, the tests without kafka-python, the stress tests and hostile
+answers under sanitizers (on builds of their own), and the suite on the pure twin; the native run is the last, so that
+its summary line ends the output. A run of tests that fails does not keep the others from running: a closing line names
+what failed, and the exit status is 1. A test that was skipped or expected to fail is a failure unless it stands on the
+list in `.ci/allowed_skips.txt`, with its reason.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ TESTS = ROOT / "tests"
 # What is run once more where packages are missing that are preferred, or derived from, where they are installed.
 CODECS = [str(TESTS / "e2e" / name) for name in ("test_mixed_load.py", "test_wire_bytes.py")]
 DROP_IN = [str(TESTS / name) for name in ("e2e/test_mixed_load.py", "face/test_kafka_python_face.py")]
+SANITIZE = [PYTHON, str(TESTS / "native" / "sanitize.py")]
+SANITIZED = ["tests/native", "tests/fuzz/test_connection.py"]
 
 FAILED = "failed"
-
 
 def say(text: str) -> None:
     print(f"\n=== {text}", flush=True)
@@ -98,6 +100,12 @@ def suite(what: str, cwd: Path, arguments: list[str], totals: dict[str, str], **
     totals[what] = f"{passed} tests, {broker} on a real Kafka"
 
 
+def sanitized(what: str, arguments: list[str], totals: dict[str, str]) -> None:
+    """Run tests under sanitizers, and note whether all was well."""
+    status = run(what, [*SANITIZE, *arguments], ROOT)
+    totals[what] = f"{FAILED} with exit status {status}" if status else "no reports"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--no-lint", action="store_true", help="leave out ruff, mypy and cython-lint")
@@ -113,6 +121,8 @@ def main() -> None:
             suite("benchmarks once", away, [str(ROOT / "benchmarks"), "--benchmark-disable"], totals)
             suite("cramjam alone", away, CODECS, totals, FASTPROD_TEST_HIDE="lz4,zstandard")
             suite("without kafka-python", away, DROP_IN, totals, FASTPROD_TEST_HIDE="kafka")
+            sanitized("address and undefined", SANITIZED, totals)
+            sanitized("thread", ["--only", "thread", SANITIZED[0]], totals)
         suite("pure", away, [*chosen, "-m", "not native_only"], totals, FASTPROD_BACKEND="pure")
         say("so far: " + "; ".join(f"{what}: {outcome}" for what, outcome in totals.items()))
         suite("native", away, [*chosen, "-p", "no:cacheprovider"], totals, FASTPROD_BACKEND="native")
