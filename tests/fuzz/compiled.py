@@ -49,17 +49,19 @@ def built(entry: str, flags: list[str], folder: Path) -> Path:
     include = ["-I", sysconfig.get_path("include"), "-I", str(ROOT / "fastprod" / "_native")]
     common = ["clang++", "-std=c++17", "-g", "-fno-omit-frame-pointer", *flags]
     if not compiled.exists() or compiled.stat().st_mtime < newest:
-        # #line directives: reports and coverage are of the .pxi files.
+        # #line directives: reports and coverage are of the .pxi files, named as from fastprod/.
         subprocess.run(
-            [sys.executable, "-m", "cython", "-3", "--cplus", "-l", "-I", str(ROOT / "fastprod"),
+            [sys.executable, "-m", "cython", "-3", "--cplus", "--line-directives", "-I", str(ROOT / "fastprod"),
              str(HERE / "target.pyx"), "-o", str(translated)], cwd=ROOT / "fastprod", check=True,
         )  # fmt: skip
-        subprocess.run([*common, "-fsanitize=fuzzer-no-link", *include, "-c", translated, "-o", compiled], check=True)
+        command = [*common, "-fsanitize=fuzzer-no-link", *include, "-c", str(translated), "-o", str(compiled)]
+        subprocess.run(command, cwd=ROOT / "fastprod", check=True)
     if not fuzzer.exists() or fuzzer.stat().st_mtime < compiled.stat().st_mtime:
         where, version = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDVERSION")
         subprocess.run(
             [*common, "-fsanitize=fuzzer", *include, f"-DFUZZ_ENTRY=fuzz_{entry}", str(HERE / "driver.cpp"),
-             str(compiled), f"-L{where}", f"-lpython{version}", f"-Wl,-rpath,{where}", "-o", str(fuzzer)], check=True,
+             str(compiled), f"-L{where}", f"-lpython{version}", f"-Wl,-rpath,{where}", "-o", str(fuzzer)],
+            cwd=folder, check=True,
         )  # fmt: skip
     return fuzzer
 
@@ -70,8 +72,9 @@ def seeds(entry: str, response: Recorded) -> Iterator[bytes]:
     if entry == "response":
         yield version + response.payload
         return
-    framed = len(response.payload).to_bytes(4, "big") + response.payload
-    yield from (version + bytes([repair, piece]) + framed for repair, piece in ((1, 0), (2, 7), (0, 1)))
+    yield from (version + bytes([answers, piece]) + response.payload for answers, piece in ((1, 0), (2, 7), (3, 0)))
+    framed = len(response.payload).to_bytes(4, "big") + bytes(4) + response.payload[4:]
+    yield version + bytes(2) + framed
 
 
 def fuzz(entry: str, fuzzer: Path, options: list[str]) -> int:
@@ -94,7 +97,7 @@ def lines_of(file: str, functions: list[str]) -> set[int]:
     for number, line in enumerate((ROOT / "fastprod" / "_native" / file).read_text().splitlines(), 1):
         if line[:1].strip():
             begins = re.match(r"cdef .*?(\w+)\(", line)
-            inside = bool(begins and begins[1] in functions) or (inside and not begins)
+            inside = begins is not None and begins[1] in functions
         if inside:
             found.add(number)
     return found
@@ -109,13 +112,16 @@ def coverage() -> int:
             old.unlink() if entry == "response" else None
         if fuzz(entry, fuzzer, ["-runs=0"]):
             return 1
+    sources = folder / "_native"
+    if not sources.exists():
+        sources.symlink_to(ROOT / "fastprod" / "_native")
     subprocess.run(["llvm-cov", "gcov", "target.gcda"], cwd=folder, stdout=subprocess.DEVNULL, check=True)
     reached = known = 0
     for file, functions in PARSERS.items():
         wanted = lines_of(file, functions)
         report = next(folder.glob(f"*{file}.gcov"))
         for line in report.read_text().splitlines():
-            count, number, text = (*line.split(":", 2), "")[:3]
+            count, number, text = line.split(":", 2)
             if int(number) in wanted and count.strip() != "-":
                 known += 1
                 reached += count.strip() not in ("#####", "=====")

@@ -114,7 +114,7 @@ cdef Peer peer = None
 
 
 cdef public int fuzz_connection(const unsigned char* data, size_t size) noexcept:
-    """The version, what to repair, the size of the pieces, then what the broker says."""
+    """The version, how many answers it is, the size of the pieces, then what the broker says."""
     try:
         return _converse(data, size)
     except BaseException:
@@ -138,22 +138,25 @@ cdef int _converse(const unsigned char* data, size_t size) except -2:
         raise AssertionError(f"{expected} requests in flight")
     said = repaired(data[1], data[3:size])
     piece = data[2] or len(said)
+    read_some(peer.plane.core, outbox, now_ns())   # nothing yet
     while at < <size_t>len(said) and outbox.fd >= 0:
         peer.theirs.send(said[at:at + piece])
         at += piece
         read_some(peer.plane.core, outbox, now_ns())
     if outbox.fd >= 0 and expected - outbox.in_flight.size() > 2:
         raise AssertionError("more answers than requests")
-    lose_connection(peer.plane.core, outbox, 0, string(b"the input is over"))
-    outbox.throttled_until = 0
     peer.theirs.close()
+    while outbox.fd >= 0:
+        read_some(peer.plane.core, outbox, now_ns())
+    outbox.throttled_until = 0
     peer.end()
     return 0
 
 
-cdef bytes repaired(int how, bytes said):
-    """With 1: one response, whose size and correlation id are right; with 2 another one behind it."""
-    if how & 3 == 0 or len(said) < 4:
+cdef bytes repaired(int answers, bytes said):
+    """So many responses (0 to 3), each with the right size and correlation id; with 0 the bytes as they are."""
+    if answers % 4 == 0 or len(said) < 4:
         return said
-    answers = [number.to_bytes(4, "big") + said[4:] for number in range(2 if how & 2 else 1)]
-    return b"".join([len(answer).to_bytes(4, "big") + answer for answer in answers])
+    return b"".join([
+        len(said).to_bytes(4, "big") + number.to_bytes(4, "big") + said[4:] for number in range(answers % 4)
+    ])

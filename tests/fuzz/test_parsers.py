@@ -16,7 +16,7 @@ from fastprod import errors, protocol
 from fastprod._pure import encode_uvarint
 from fastprod.control.frames import FrameReader
 
-from .corpus import CALLS, IDS, MESSAGES, PRODUCE, Recorded, cut, lied, recorded
+from .corpus import API_VERSIONS, CALLS, IDS, MESSAGES, PRODUCE, Recorded, cut, lied, recorded
 
 # Both twins are looked at side by side.
 pytestmark = pytest.mark.native_only
@@ -70,16 +70,27 @@ def test_produce_with_lies(response: Recorded) -> None:
     assert None in read
 
 
-def test_many_hints_with_many_addresses() -> None:
-    """Ten megabytes are read in a moment: neither twin looks all addresses through for each answer."""
-    hints, addresses = 100_000, 500_000
+def with_hints(hints: int, addresses: int) -> bytes:
+    """A response of version 10 with so many answers that name leader 7, and so many addresses of leaders."""
     answer = bytes(4 + 2 + 8 + 8 + 8) + b"\x01\x00" + b"\x01\x00\x08" + b"\x00\x00\x00\x07" + bytes(4)
     places = encode_uvarint(addresses + 1) + b"".join(
         number.to_bytes(4, "big") + b"\x01" + bytes(4) + b"\x00\x00" for number in range(addresses)
     )
     topic = b"\x02" + b"\x02t" + encode_uvarint(hints + 1) + answer * hints + b"\x00"
-    said = both(10, bytes(4 + 1) + topic + bytes(4) + b"\x01\x00" + encode_uvarint(len(places)) + places)
-    assert len(said[2]) == hints
+    return bytes(4 + 1) + topic + bytes(4) + b"\x01\x00" + encode_uvarint(len(places)) + places
+
+
+def test_hints_with_addresses() -> None:
+    said = both(10, with_hints(3, 9))
+    assert [answer[-1] for answer in said[2]] == [(7, 0, "", 0)] * 3
+    assert both(10, with_hints(1, 7))[2][0][-1] == (7, 0, None, -1)
+
+
+@pytest.mark.timeout(150)
+def test_many_hints_with_many_addresses() -> None:
+    """Thirty megabytes are read in a moment: not all addresses are looked through for each answer."""
+    said = native.decode_produce_response(10, with_hints(200_000, 2_000_000))
+    assert len(said[2]) == 200_000
     assert said[2][-1][-1] == (7, 0, "", 0)
 
 
@@ -114,6 +125,22 @@ def test_control_with_lies(response: Recorded) -> None:
 @given(st.sampled_from(recorded(*MESSAGES)), st.data())
 def test_control_changed(response: Recorded, data: st.DataObject) -> None:
     control(response, changed(response.payload, data))
+
+
+# What no broker without SASL says, and what those say that know no version of ApiVersions above 0 (KIP-511).
+OTHERS = [
+    *(Recorded("none", 36, version, "login", bytes(4 + version // 2) + protocol.encode_message(message, version))
+      for version in range(3)
+      for message in [protocol.SaslAuthenticateResponse(58, None, b"bytes"),
+                      protocol.SaslAuthenticateResponse(0, "text", b"")]),
+    Recorded("none", API_VERSIONS, 3, "refused", bytes(4) + b"\x00\x23" + b"\x00\x00\x00\x01" + bytes(6)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("response", OTHERS, ids=lambda each: each.id)
+def test_what_was_not_recorded(response: Recorded) -> None:
+    test_control_whole_and_cut(response)
+    assert None in [control(response, payload) for payload in lied(response.payload)]
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1000])
