@@ -106,11 +106,10 @@ def lines_of(file: str, functions: list[str]) -> set[int]:
 def coverage() -> int:
     """Replay what both fuzzers kept in a build that counts lines; the share that was reached."""
     folder = FOUND / "counted"
+    for old in folder.glob("*.gcda"):
+        old.unlink()
     for entry in ("response", "connection"):
-        fuzzer = built(entry, COUNTED, folder)
-        for old in folder.glob("*.gcda"):
-            old.unlink() if entry == "response" else None
-        if fuzz(entry, fuzzer, ["-runs=0"]):
+        if fuzz(entry, built(entry, COUNTED, folder), ["-runs=0"]):
             return 1
     sources = folder / "_native"
     if not sources.exists():
@@ -132,6 +131,8 @@ def coverage() -> int:
 
 
 def main() -> None:
+    if sys.argv[1:2] not in (["response"], ["connection"], ["coverage"]):
+        sys.exit(__doc__)
     entry, options = sys.argv[1], sys.argv[2:]
     if entry == "coverage":
         sys.exit(coverage())

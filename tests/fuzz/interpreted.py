@@ -69,6 +69,8 @@ def seed(response: Recorded) -> bytes:
 
 
 def main() -> None:
+    if sys.argv[1:2] not in (["control"], ["produce"]):
+        sys.exit(__doc__)
     name = sys.argv.pop(1)
     apis = {"control": list(MESSAGES), "produce": [PRODUCE]}[name]
     found = FOUND / name
