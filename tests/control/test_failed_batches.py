@@ -309,11 +309,17 @@ class TestIdentity:
         self, sender: MakeSender, broker: ScriptedBroker
     ) -> None:
         broker.identity = InitProducerIdResponse(producer_id=5, producer_epoch=32767)
-        broker.judge = codes(87)
+
+        def refuse(_: Batch) -> PartitionAnswer:
+            # Before the answer: the next id is asked for as soon as it is read, and no broker gives the old one again.
+            broker.identity = InitProducerIdResponse(producer_id=6, producer_epoch=0)
+            broker.judge = codes()
+            return PartitionAnswer(87)
+
+        broker.judge = refuse
         made = sender(broker.address, retry_backoff_ms=1)
         with pytest.raises(errors.InvalidRecordError):
             made.send("t", b"v", partition=0).get(10)
-        broker.identity = InitProducerIdResponse(producer_id=6, producer_epoch=0)
         made.send("t", b"v", partition=0).get(10)
         last = broker.batches[-1]
         assert (last.producer_id, last.epoch, last.sequence) == (6, 0, 0)
