@@ -30,6 +30,7 @@ SANITIZED = ["tests/native", "tests/fuzz/test_connection.py"]
 
 FAILED = "failed"
 
+
 def say(text: str) -> None:
     print(f"\n=== {text}", flush=True)
 

@@ -63,6 +63,11 @@ class Engine:
         return True
 
 
+cdef int64_t later() noexcept nogil:
+    """The time it is for the plane: no batch waits for company any more."""
+    return now_ns() + SECOND
+
+
 cdef class Peer:
     """A plane without its thread, which we are, and the broker's end of its connection."""
     cdef DataPlane plane
@@ -91,8 +96,7 @@ cdef class Peer:
                 for partition in range(partitions):
                     self.producer.send(name, b"v", partition=partition)
             admit(core)
-            # So late that nothing waits for company.
-            serve(core, outbox, now_ns() + SECOND, &when)
+            serve(core, outbox, later(), &when)
             self.theirs.recv(1 << 16)
         return outbox
 
@@ -138,16 +142,16 @@ cdef int _converse(const unsigned char* data, size_t size) except -2:
         raise AssertionError(f"{expected} requests in flight")
     said = repaired(data[1], data[3:size])
     piece = data[2] or len(said)
-    read_some(peer.plane.core, outbox, now_ns())   # nothing yet
+    read_some(peer.plane.core, outbox, later())   # nothing yet
     while at < <size_t>len(said) and outbox.fd >= 0:
         peer.theirs.send(said[at:at + piece])
         at += piece
-        read_some(peer.plane.core, outbox, now_ns())
+        read_some(peer.plane.core, outbox, later())
     if outbox.fd >= 0 and expected - outbox.in_flight.size() > 2:
         raise AssertionError("more answers than requests")
     peer.theirs.close()
     while outbox.fd >= 0:
-        read_some(peer.plane.core, outbox, now_ns())
+        read_some(peer.plane.core, outbox, later())
     outbox.throttled_until = 0
     peer.end()
     return 0
