@@ -43,7 +43,7 @@ PARSERS = {
 def built(entry: str, flags: list[str], folder: Path) -> Path:
     """The fuzzer of an entry of `target.pyx`, built in the folder where it is older than its sources."""
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [HERE / "target.pyx", HERE / "driver.cpp", *(ROOT / "fastprod").glob("_native/*"),
+    sources = [HERE / "target.pyx", HERE / "driver.cc", *(ROOT / "fastprod").glob("_native/*"),
                ROOT / "fastprod" / "_core.pyx"]
     fuzzer, translated, compiled = folder / entry, folder / "target.cpp", folder / "target.o"
     newest = max(each.stat().st_mtime for each in sources)
@@ -60,7 +60,7 @@ def built(entry: str, flags: list[str], folder: Path) -> Path:
     if not fuzzer.exists() or fuzzer.stat().st_mtime < compiled.stat().st_mtime:
         where, version = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDVERSION")
         subprocess.run(
-            [*common, "-fsanitize=fuzzer", *include, f"-DFUZZ_ENTRY=fuzz_{entry}", str(HERE / "driver.cpp"),
+            [*common, "-fsanitize=fuzzer", *include, f"-DFUZZ_ENTRY=fuzz_{entry}", str(HERE / "driver.cc"),
              str(compiled), f"-L{where}", f"-lpython{version}", f"-Wl,-rpath,{where}", "-o", str(fuzzer)],
             cwd=folder, check=True,
         )  # fmt: skip

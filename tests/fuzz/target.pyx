@@ -2,7 +2,7 @@
 # distutils: language = c++
 """The compiled data plane with two entries for libFuzzer: the parser of Produce responses alone, and a connection.
 
-An input's first bytes choose; the others are what a broker says. `driver.cpp` calls `fuzz_response` or
+An input's first bytes choose; the others are what a broker says. `driver.cc` calls `fuzz_response` or
 `fuzz_connection`.
 """
 
