@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastprod._backend import FutureRecordMetadata, backend
     from fastprod.diagnosis import Diagnosis
     from fastprod.faces.kafka_python import KafkaProducer
+    from fastprod.faces.sigterm import close_on_sigterm
     from fastprod.stats import ProducerStats
     from fastprod.types import RecordMetadata, TopicPartition
 
@@ -26,6 +27,7 @@ _HOMES = {
     "RecordMetadata": "fastprod.types",
     "TopicPartition": "fastprod.types",
     "backend": "fastprod._backend",
+    "close_on_sigterm": "fastprod.faces.sigterm",
 }
 _MODULES = ("errors", "partitioners", "serializers")
 
@@ -38,6 +40,7 @@ __all__ = [
     "TopicPartition",
     "__version__",
     "backend",
+    "close_on_sigterm",
     "errors",
     "partitioners",
     "serializers",

@@ -296,25 +296,65 @@ def test_a_thousand_forks_under_load(
     assert written == Counter([b"0 first", *by_children, *futures])
 
 
-def test_workers_of_a_server_that_preloads(own_broker: KafkaBroker, topic: MakeTopic, tmp_path: Path) -> None:
-    """The README's program for gunicorn: the producer is made in the master and used in the workers."""
+def of_the_readme(name: str) -> str:
+    """A program of the README, by its marks."""
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    program = readme.partition("<!-- gunicorn:begin -->\n```python\n")[2].partition("```")[0]
-    name = topic()
-    program = program.replace("localhost:9092", own_broker.bootstrap_servers).replace('"visits"', repr(name))
-    (tmp_path / "app.py").write_text(program, encoding="ascii")
-    address = tmp_path / "socket"
+    return readme.partition(f"<!-- {name}:begin -->\n```python\n")[2].partition("```")[0]
+
+
+def serve(folder: Path, work: Callable[[Path], Any]) -> tuple[Any, str]:
+    """Run gunicorn on app.py, with three workers, while `work` works with its socket; what that returned, and what
+    gunicorn said until SIGTERM had ended it."""
+    address = folder / "socket"
     command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "3", "--bind", f"unix:{address}", "app:app"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
         try:
             eventually(address.exists, what="the server's socket")
-            told = [ask(address, f"/visit/{number}") for number in range(60)]
+            result = work(address)
         finally:
             server.terminate()
             said = server.communicate(timeout=60)[1]
+    assert "Traceback" not in said
+    return result, said
+
+
+def test_workers_of_a_server_that_preloads(own_broker: KafkaBroker, topic: MakeTopic, tmp_path: Path) -> None:
+    """The README's program for gunicorn: the producer is made in the master and used in the workers."""
+    name = topic()
+    program = of_the_readme("gunicorn")
+    program = program.replace("localhost:9092", own_broker.bootstrap_servers).replace('"visits"', repr(name))
+    (tmp_path / "app.py").write_text(program, encoding="ascii")
+    told, said = serve(tmp_path, lambda address: [ask(address, f"/visit/{number}") for number in range(60)])
     assert sorted(told) == sorted(range(60)), said
     assert values_in(own_broker, name) == Counter(b"/visit/%d" % number for number in range(60))
-    assert "Traceback" not in said
+
+
+def test_workers_that_deliver_when_they_are_told_to_end(
+    own_broker: KafkaBroker, topic: MakeTopic, tmp_path: Path
+) -> None:
+    """The README's hook for gunicorn. Nothing would leave for a minute, and the broker answers later than the end of
+    a program would wait."""
+    name = topic()
+    options = "linger_ms=60_000, delivery_timeout_ms=120_000"
+    program = f"""
+from fastprod import KafkaProducer
+producer = KafkaProducer(bootstrap_servers={own_broker.bootstrap_servers!r}, {options})
+def app(environ, start_response):
+    producer.send({name!r}, environ["PATH_INFO"].encode())
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"0"]
+"""
+    (tmp_path / "app.py").write_text(program, encoding="ascii")
+    (tmp_path / "gunicorn.conf.py").write_text(of_the_readme("worker-exit"), encoding="ascii")
+
+    def visit(address: Path) -> None:
+        for number in range(30):
+            ask(address, f"/visit/{number}")
+        own_broker.pause()
+        threading.Timer(3, own_broker.resume).start()
+
+    serve(tmp_path, visit)
+    assert values_in(own_broker, name) == Counter(b"/visit/%d" % number for number in range(30))
 
 
 def ask(address: Path, path: str) -> int:
