@@ -11,12 +11,13 @@ import importlib
 import importlib.abc
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 import hypothesis
+import leaks
 import pytest
 
 HIDDEN = frozenset(filter(None, os.environ.get("FASTPROD_TEST_HIDE", "").split(",")))
@@ -55,6 +56,28 @@ def pytest_configure(config: pytest.Config) -> None:
         loaded = importlib.import_module("fastprod._core" if fastprod.backend == "native" else "fastprod").__file__
         if "site-packages" not in Path(loaded or "").parts:
             raise pytest.UsageError(f"the tests must run on the installed package, not on {loaded}")
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(request: pytest.FixtureRequest) -> None:
+    leaks.remember(request.node)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        leaks.note_failure(item)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Around all others: fixtures have ended by then, and what the test logged is forgotten."""
+    yield
+    leaks.check(item)
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ cdef void drop_spare(Core* core, size_t wanted) noexcept nogil:
     cdef size_t i
     for i in range(core.spare.size()):
         while core.charged + core.cached + wanted > core.memory_limit and not core.spare[i].empty():
-            free(core.spare[i].back())
+            drop_buffer(core.spare[i].back())
             core.spare[i].pop_back()
             core.cached -= core.classes[i]
 
@@ -57,7 +57,7 @@ cdef unsigned char* try_memory(Core* core, size_t need, size_t want, size_t* cap
     else:
         if core.charged + core.cached + size > core.memory_limit:
             drop_spare(core, size)
-        memory = malloc(size)
+        memory = new_buffer(size)
         if memory == NULL:
             return NULL
     core.charged += size
@@ -77,7 +77,7 @@ cdef void return_memory(Core* core, void* memory, size_t size) noexcept nogil:
         memory = NULL
     core.pool_gate.unlock()
     if memory != NULL:
-        free(memory)
+        drop_buffer(memory)
     if core.memory_waiters.load():
         core.pool_freed.notify_all()
 
@@ -96,7 +96,7 @@ cdef void drop_all_spare(Core* core) noexcept nogil:
     core.pool_gate.lock()
     for i in range(core.spare.size()):
         while not core.spare[i].empty():
-            free(core.spare[i].back())
+            drop_buffer(core.spare[i].back())
             core.spare[i].pop_back()
     core.cached = 0
     core.pool_gate.unlock()

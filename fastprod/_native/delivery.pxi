@@ -17,9 +17,6 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
-    #ifndef FASTPROD_DEBUG
-    #define FASTPROD_DEBUG 0
-    #endif
     #ifdef Py_GIL_DISABLED
     #define FASTPROD_REUSE 0
     #else
@@ -34,12 +31,6 @@ cdef extern from *:
     """
     void fp_forget_hash(object row) noexcept
     bint REUSE_METADATA "FASTPROD_REUSE"  # a reference count says "nobody else" only under the interpreter's lock
-    bint COUNT_FUTURES "FASTPROD_DEBUG"   # two atomic steps a record: debug builds only
-
-cdef atomic[int64_t] live_batches
-cdef atomic[int64_t] live_futures
-live_batches.store(0)
-live_futures.store(0)
 
 cdef class FutureRecordMetadata
 
@@ -488,11 +479,3 @@ cdef Batch* detached(int outcome, value) except NULL:
         Py_INCREF(value)
         batch.value = <PyObject*>value
     return batch
-
-
-def live_objects() -> dict:
-    """How many batches exist in this process, and in a debug build how many futures: what leak tests look at."""
-    live = {"batches": live_batches.load()}
-    if COUNT_FUTURES:
-        live["futures"] = live_futures.load()
-    return live

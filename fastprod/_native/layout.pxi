@@ -12,7 +12,7 @@ from libc.stdint cimport (
     INT32_MAX, INT64_MAX, INT64_MIN,
     int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
 )
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 from libcpp cimport bool as cbool
 from libcpp.algorithm cimport stable_sort

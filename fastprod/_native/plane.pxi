@@ -533,7 +533,7 @@ cdef class DataPlane:
             for timestamp, key, value, headers in group:
                 builder.append(timestamp, key, value, headers)
             size = builder.body.size()
-            memory = <unsigned char*>malloc(max(size, <size_t>1))
+            memory = <unsigned char*>new_buffer(max(size, <size_t>1))
             if memory == NULL:
                 raise MemoryError
             batch = new_batch()

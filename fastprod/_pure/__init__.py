@@ -5,7 +5,7 @@ DESIGN.md."""
 from fastprod._pure.accumulator import TopicRoute
 from fastprod._pure.batch import ParkedBatch
 from fastprod._pure.crc32c import crc32c, crc32c_combine, crc32c_implementation
-from fastprod._pure.delivery import FutureRecordMetadata, live_objects
+from fastprod._pure.delivery import FutureRecordMetadata
 from fastprod._pure.layout import (
     EVENT_CONNECTION_LOST,
     EVENT_NEED_CONNECTION,
@@ -20,6 +20,7 @@ from fastprod._pure.layout import (
     PARTITION_ROUND_ROBIN,
     PARTITION_STICKY,
 )
+from fastprod._pure.live import live_objects
 from fastprod._pure.murmur2 import murmur2, partition_for_key
 from fastprod._pure.plane import DataPlane
 from fastprod._pure.produce import decode_produce_response, encode_produce_request

@@ -8,7 +8,6 @@ not a buffer. An outcome passes through two states: `done` (how it ended is know
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import threading
 import time
@@ -444,12 +443,3 @@ class FutureRecordMetadata:
     def __repr__(self) -> str:
         state = "succeeded" if self.succeeded() else "failed" if self.failed() else "pending"
         return f"<FutureRecordMetadata {state}>"
-
-
-def live_objects() -> dict[str, int]:
-    """How many batches and futures exist in this process: what leak tests look at."""
-    found = gc.get_objects()
-    return {
-        "batches": sum(type(each) is BatchOutcome for each in found),
-        "futures": sum(type(each) is FutureRecordMetadata for each in found),
-    }

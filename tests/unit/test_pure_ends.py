@@ -158,7 +158,7 @@ def test_nothing_is_left(broker: Broker) -> None:
     assert made.plane.flush(5)
     made.close()
     gc.collect()
-    assert _pure.live_objects() == {"batches": 0, "futures": 0}
+    assert _pure.live_objects() == {"batches": 0, "buffers": 0, "futures": 0}
 
 
 def test_whoever_stops_as_well_waits_as_well(rig: Callable[..., Rig]) -> None:
