@@ -306,8 +306,12 @@ class KafkaProducer(_backend.ProducerBase):
         return self._engine
 
     def _close_serializers(self) -> None:
-        while self._to_close:
-            for error in serializers.close(self._to_close.pop()):
+        while True:
+            try:
+                each = self._to_close.pop()
+            except IndexError:
+                return  # by this close(), or by one on another thread
+            for error in serializers.close(each):
                 log.warning("A serializer's close() failed: %r", error)
 
 
