@@ -47,7 +47,8 @@ def main() -> int:
         for what, value in machine.items():
             _say(f"{what}: {value}")
         bench = Bench(broker, options.values, options.compression)
-        everyone = list(dict.fromkeys([*names, *(PLAIN if options.cpu_bound else ())]))
+        beside_a_thread = PLAIN if options.cpu_bound and not options.only else ()
+        everyone = list(dict.fromkeys([*names, *beside_a_thread]))
         rates = warmed_rates(bench, everyone, _QUICK_S if options.quick else _WARM_UP_S, _say)
         seconds = (_QUICK_S if options.quick else _RUN_S) * options.records
         records = {name: _rounded(rates[name] * seconds) for name in names}

@@ -56,11 +56,12 @@ class Beside:
 def run(
     bench: Bench, rates: dict[str, float], value_size: int, seconds: float, count: int, say: Callable[[str], None]
 ) -> Beside:
-    """Measure both, `count` interleaved rounds, of fastprod and of confluent-kafka."""
-    found = Beside({name: [] for name in PLAIN}, {name: [] for name in PLAIN})
+    """Measure both, `count` interleaved rounds, of those in `rates` that need no callback."""
+    names = [name for name in PLAIN if name in rates]
+    found = Beside({name: [] for name in names}, {name: [] for name in names})
     room = int(DRAIN_QUEUE_BYTES * _FILL / (value_size + key_size() + _RECORD_OVERHEAD))
     for number in range(count):
-        for name in PLAIN:
+        for name in names:
             accepted = min(room, max(int(rates[name] * seconds), 1))
             found.pace[name].append(
                 {
