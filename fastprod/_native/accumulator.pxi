@@ -27,7 +27,7 @@ cdef void drop_spare(Core* core, size_t wanted) noexcept nogil:
     cdef size_t i
     for i in range(core.spare.size()):
         while core.charged + core.cached + wanted > core.memory_limit and not core.spare[i].empty():
-            drop_buffer(core.spare[i].back())
+            free(core.spare[i].back())
             core.spare[i].pop_back()
             core.cached -= core.classes[i]
 
@@ -57,16 +57,18 @@ cdef unsigned char* try_memory(Core* core, size_t need, size_t want, size_t* cap
     else:
         if core.charged + core.cached + size > core.memory_limit:
             drop_spare(core, size)
-        memory = new_buffer(size)
+        memory = malloc(size)
         if memory == NULL:
             return NULL
     core.charged += size
     capacity[0] = size
+    live_buffers.fetch_add(1, memory_order_relaxed)
     return <unsigned char*>memory
 
 
 cdef void return_memory(Core* core, void* memory, size_t size) noexcept nogil:
     cdef int i
+    live_buffers.fetch_sub(1, memory_order_relaxed)
     core.pool_gate.lock()
     core.charged -= size
     core.pool_changes += 1
@@ -77,7 +79,7 @@ cdef void return_memory(Core* core, void* memory, size_t size) noexcept nogil:
         memory = NULL
     core.pool_gate.unlock()
     if memory != NULL:
-        drop_buffer(memory)
+        free(memory)
     if core.memory_waiters.load():
         core.pool_freed.notify_all()
 
@@ -96,7 +98,7 @@ cdef void drop_all_spare(Core* core) noexcept nogil:
     core.pool_gate.lock()
     for i in range(core.spare.size()):
         while not core.spare[i].empty():
-            drop_buffer(core.spare[i].back())
+            free(core.spare[i].back())
             core.spare[i].pop_back()
     core.cached = 0
     core.pool_gate.unlock()

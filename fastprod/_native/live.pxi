@@ -16,22 +16,9 @@ live_buffers.store(0)
 live_futures.store(0)
 
 
-cdef inline void* new_buffer(size_t size) noexcept nogil:
-    """Memory for a batch's records; NULL where there is none."""
-    cdef void* memory = malloc(size)
-    if memory != NULL:
-        live_buffers.fetch_add(1, memory_order_relaxed)
-    return memory
-
-
-cdef inline void drop_buffer(void* memory) noexcept nogil:
-    live_buffers.fetch_sub(1, memory_order_relaxed)
-    free(memory)
-
-
 def live_objects() -> dict:
-    """How many batches exist in this process, how many buffers for their records (those kept for the next ones as
-    well), and in a debug build how many futures: what leak tests look at."""
+    """How many batches exist in this process, how many buffers hold records (not those kept for the next ones), and in
+    a debug build how many futures: what leak tests look at."""
     live = {"batches": live_batches.load(), "buffers": live_buffers.load()}
     if COUNT_FUTURES:
         live["futures"] = live_futures.load()

@@ -533,9 +533,10 @@ cdef class DataPlane:
             for timestamp, key, value, headers in group:
                 builder.append(timestamp, key, value, headers)
             size = builder.body.size()
-            memory = <unsigned char*>new_buffer(max(size, <size_t>1))
+            memory = <unsigned char*>malloc(max(size, <size_t>1))
             if memory == NULL:
                 raise MemoryError
+            live_buffers.fetch_add(1, memory_order_relaxed)
             batch = new_batch()
             batch.core = self.core
             batch.partition = parent.partition

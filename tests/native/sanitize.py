@@ -47,7 +47,7 @@ class Plant(NamedTuple):
 
 
 PLANTS = [
-    Plant("overflow", "memory", "accumulator.pxi", "memory = new_buffer(size)", "memory = new_buffer(size // 2)",
+    Plant("overflow", "memory", "accumulator.pxi", "memory = malloc(size)", "memory = malloc(size // 2)",
           "heap-buffer-overflow"),
     Plant("undefined", "memory", "murmur2.pxi", "k *= m\n        k ^= k >> 24",
           "k = <uint32_t>(<int32_t>k * <int32_t>m)\n        k ^= k >> 24", "signed integer overflow"),
