@@ -59,7 +59,8 @@ def test_expired_in_flight(broker: ScriptedBroker, make: Make) -> None:
     producer = make(**{**SHORT, "request_timeout_ms": 690})
     broker.on_produce("other").ignore()
     error, text = failure(producer)
-    assert "Sent once, to broker 1." in text
+    # On a machine that is busy its request has timed out as well when the clock is looked at.
+    assert re.search(r"Sent once, (last )?to broker 1\.", text)
     assert error.maybe_written is True
     assert text.endswith("It may have been written.")
 
