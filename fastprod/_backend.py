@@ -9,10 +9,17 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+_SOURCE = Path(__file__).resolve().parent.parent
+_IN_SOURCE = (_SOURCE / "setup.py").exists()
+
 HOW_TO_GET_NATIVE = (
-    "install a C++ compiler and run: pip install --force-reinstall --no-binary fastprod fastprod "
+    f"start Python outside of {_SOURCE}, whose sources come before an installed package, or compile them in place: "
+    "install a C++ compiler and run: pip install -e ."
+    if _IN_SOURCE
+    else "install a C++ compiler and run: pip install --force-reinstall --no-binary fastprod fastprod "
     "(from a checkout: pip install --force-reinstall .)"
 )
 

@@ -14,6 +14,8 @@ from fastprod.testing._node import Node
 WAIT_S = 60.0
 _ANSWER_S = 10.0
 _POLL_S = 0.01
+# A node that was paused is not believed to be there before it has told the controller again.
+_LEADERLESS_S = 5.0
 # A directory with one more part to its name holds what is being deleted.
 _PARTITION = re.compile(r"(.+)-(\d+)")
 _METADATA_LOG = "__cluster_metadata"
@@ -104,12 +106,16 @@ class Topics:
         wait_for(in_sync, "all replicas to be in sync", timeout)
 
     def end_offset(self, name: str, partition: int) -> int:
-        """Return the partition's end offset. BrokerError if there is no leader that serves it."""
-        found = self._partition(name, partition)
-        offset = self._offset(name, partition, found.leader) if found is not None else None
-        if offset is None:
-            raise BrokerError(f"partition {partition} of topic {name!r} has no leader that serves it")
-        return offset
+        """Return the partition's end offset. BrokerError if there is no leader that serves it, for a while."""
+        deadline = time.monotonic() + _LEADERLESS_S
+        while True:
+            found = self._partition(name, partition)
+            offset = self._offset(name, partition, found.leader) if found is not None else None
+            if offset is not None:
+                return offset
+            if time.monotonic() > deadline:
+                raise BrokerError(f"partition {partition} of topic {name!r} has no leader that serves it")
+            time.sleep(_POLL_S)
 
     def _someone(self) -> _admin.Address:
         """Return the address of a node that answers; a paused one only if there is no other."""

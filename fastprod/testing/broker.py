@@ -261,7 +261,10 @@ class KafkaBroker:
         self._topics().wait_in_sync(timeout)
 
     def end_offset(self, topic: str, partition: int = 0) -> int:
-        """Ask the partition's leader for its end offset. BrokerError if there is no leader that serves it."""
+        """Ask the partition's leader for its end offset; right after a pause or a kill it may take a few seconds.
+
+        BrokerError if there is no leader that serves the partition.
+        """
         return self._topics().end_offset(topic, partition)
 
     def log_segments(self, topic: str, partition: int = 0, *, node: int | None = None) -> list[Path]:
