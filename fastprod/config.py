@@ -11,7 +11,7 @@ import copy
 import math
 import selectors
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -86,6 +86,8 @@ def _partitioner(name: str, value: Any) -> Any:
 
 
 def _servers(name: str, value: Any) -> Any:
+    if isinstance(value, Iterator):  # a generator: what it gives is there once
+        value = list(value)
     addresses.parse_servers(value)
     return value
 

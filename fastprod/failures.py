@@ -70,6 +70,10 @@ def bad_header(index: int, header: object) -> Exception:
     )
 
 
+def not_an_exception(value: object) -> Exception:
+    return TypeError(f"failure() takes an exception or an exception class, not {value!r:.80}")
+
+
 def not_bytes(what: str, value: object) -> Exception:
     """`what`: "key" or "value"."""
     return TypeError(

@@ -212,8 +212,7 @@ cdef Partition* new_partition(Topic* topic, int32_t index, PyObject* topic_name,
     partition.active = partition.vanished = False
     partition.retry_at = 0
     partition.last_ordinal = partition.stamps = 0
-    partition.records_appended = partition.record_bytes = 0
-    partition.encoded_bytes = partition.record_size_max = 0
+    partition.records_appended = partition.record_bytes = partition.record_size_max = 0
     forget_identity(partition)
     return partition
 
@@ -426,18 +425,11 @@ cdef inline void close_tail(Batch* batch) noexcept nogil:
     batch.full = True
 
 
-cdef inline int64_t payload_size(Record* record) noexcept nogil:
-    return (max(record.key_size, <int64_t>0) + max(record.value_size, <int64_t>0)
-            + <int64_t>record.headers_size - 1)
-
-
-cdef inline void count_append(Partition* partition, Record* record, size_t encoded) noexcept nogil:
-    cdef int64_t payload = payload_size(record)
+cdef inline void count_append(Partition* partition, int64_t size) noexcept nogil:
     partition.records_appended += 1
-    partition.record_bytes += payload
-    partition.encoded_bytes += encoded
-    if payload > partition.record_size_max:
-        partition.record_size_max = payload
+    partition.record_bytes += size
+    if size > partition.record_size_max:
+        partition.record_size_max = size
 
 
 cdef inline int try_append(Partition* partition, Record* record, Batch** into, int32_t* index) noexcept nogil:
@@ -467,7 +459,7 @@ cdef inline int try_append(Partition* partition, Record* record, Batch** into, i
         batch.max_timestamp = record.timestamp
     index[0] = batch.count
     batch.count += 1
-    count_append(partition, record, size)
+    count_append(partition, size)
     retain(batch)   # for the future
     into[0] = batch
     return APPENDED
@@ -568,7 +560,8 @@ cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sti
 
 cdef inline void count_sticky(Topic* topic, Partition* partition, Record* record) noexcept nogil:
     """At twice the quantum a keyless stream moves on even when it leaves a batch half filled (KIP-794)."""
-    cdef int64_t size = payload_size(record) + 8
+    cdef int64_t size = (max(record.key_size, <int64_t>0) + max(record.value_size, <int64_t>0)
+                         + <int64_t>record.headers_size + 7)
     cdef int64_t produced = topic.sticky_produced.fetch_add(size, memory_order_relaxed) + size
     if produced >= 2 * topic.quantum.load(memory_order_relaxed):
         move_sticky(topic, partition.index)

@@ -123,7 +123,10 @@ cdef class FutureRecordMetadata:
 
     def failure(self, error):
         """End this future by hand with `error` (an exception or an exception class)."""
-        resolve(self, detached(FAILED, None), error() if isinstance(error, type) else error)
+        mine = error() if isinstance(error, type) else error
+        if not isinstance(mine, BaseException):
+            raise failures.not_an_exception(error)
+        resolve(self, detached(FAILED, None), mine)
         return self
 
     def __repr__(self) -> str:

@@ -364,8 +364,7 @@ cdef cppclass Partition:
     int64_t retry_at
     # Counters.
     int64_t records_appended
-    int64_t record_bytes       # keys, values and headers
-    int64_t encoded_bytes
+    int64_t record_bytes       # as they lie in batches
     int64_t record_size_max
     # Idempotence.
     int64_t producer_id

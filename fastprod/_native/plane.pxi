@@ -728,7 +728,7 @@ cdef class DataPlane:
             "connections": totals.connections_opened - totals.connections_closed,
         })
         result["records_queued"] = result["records_appended"] - totals.records_ended
-        result["bytes_queued"] = result.pop("encoded_bytes") - totals.bytes_ended
+        result["bytes_queued"] = result["record_bytes"] - totals.bytes_ended
         nodes = self._node_counters(False)
         for name in ("requests", "responses", "request_bytes", "response_bytes", "latency_ms", "throttle_ms"):
             result[name] = sum(node[name] for node in nodes.values())
@@ -741,20 +741,18 @@ cdef class DataPlane:
         cdef vector[Partition*] partitions
         cdef Partition* partition
         cdef size_t i
-        cdef double records = 0, payload = 0, encoded = 0, largest = 0
+        cdef double records = 0, size = 0, largest = 0
         for route in list(self.known.values()):
             partitions = ever_of(route.topic_)
             for i in range(partitions.size()):
                 partition = partitions[i]
                 lock_detached(&partition.gate)
                 records += partition.records_appended
-                payload += partition.record_bytes
-                encoded += partition.encoded_bytes
+                size += partition.record_bytes
                 largest = max(largest, <double>partition.record_size_max)
                 partition.record_size_max = 0
                 partition.gate.unlock()
-        return {"records_appended": records, "record_bytes": payload, "record_size_max": largest,
-                "encoded_bytes": encoded}
+        return {"records_appended": records, "record_bytes": size, "record_size_max": largest}
 
     def stats(self) -> tuple:
         """All of it at one moment, and no maximum begins anew: see DESIGN.md."""

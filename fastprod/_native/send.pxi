@@ -8,11 +8,11 @@ from cpython.number cimport PyIndex_Check, PyNumber_AsSsize_t
 
 cdef int check_headers(headers) except -1:
     cdef Py_ssize_t i = 0
-    if type(headers) is not list:
+    if not isinstance(headers, list):
         raise failures.headers_not_a_list(headers)
-    for header in <list>headers:
-        if (type(header) is not tuple or len(<tuple>header) != 2 or not isinstance((<tuple>header)[0], str)
-                or not isinstance((<tuple>header)[1], bytes)):
+    for header in headers:
+        if (not isinstance(header, tuple) or len(header) != 2 or not isinstance(header[0], str)
+                or not isinstance(header[1], bytes)):
             raise failures.bad_header(i, header)
         i += 1
     return 0
@@ -158,6 +158,7 @@ cdef class ProducerBase:
         future.facts.value_size = item_size(serialized_value)
         future.facts.header_size = -1
         if headers:   # only now: a serializer may have added to the list
+            headers = list(headers)
             encode_headers(headers, encoded)
             record.headers = encoded.data()
             record.headers_size = encoded.size()

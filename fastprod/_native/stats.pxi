@@ -41,7 +41,7 @@ cdef tuple appended_of(DataPlane plane):
         for i in range(partitions.size()):
             lock_detached(&partitions[i].gate)
             records += partitions[i].records_appended
-            encoded += partitions[i].encoded_bytes
+            encoded += partitions[i].record_bytes
             partitions[i].gate.unlock()
     return records, encoded
 

@@ -423,7 +423,10 @@ class FutureRecordMetadata:
 
     def failure(self, error: BaseException | type[BaseException]) -> FutureRecordMetadata:
         """End this future by hand with `error` (an exception or an exception class)."""
-        return self._resolve(_detached(None, error() if isinstance(error, type) else error))
+        mine = error() if isinstance(error, type) else error
+        if not isinstance(mine, BaseException):
+            raise failures.not_an_exception(error)
+        return self._resolve(_detached(None, mine))
 
     def _resolve(self, mine: BatchOutcome) -> FutureRecordMetadata:
         outcome, _ = self._leaf()

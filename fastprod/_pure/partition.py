@@ -108,16 +108,17 @@ class Partition:
 
     def put(self, batch: Batch, placed: bytes, record: Record) -> None:
         """Put the record's bytes into the batch, and a new batch, with the memory that was taken
-        for it, into the queue. All or nothing: there is no call before it is done, and it is at
-        calls that a signal's handler runs and may raise."""
+        for it, into the queue. All or nothing: once begun there is no call before it is done, and
+        it is at calls that a signal's handler runs and may raise."""
+        size = len(placed)
         batch.records += placed
         batch.count += 1
         if record.timestamp > batch.max_timestamp:
             batch.max_timestamp = record.timestamp
         self.records_appended += 1
-        self.record_bytes += record.payload
-        if record.payload > self.record_size_max:
-            self.record_size_max = record.payload
+        self.record_bytes += size
+        if size > self.record_size_max:
+            self.record_size_max = size
         if batch.count == 1:
             batch.charge, record.charge = record.charge, 0
             self.queue.append(batch)

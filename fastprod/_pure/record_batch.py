@@ -34,7 +34,6 @@ class Record:
         "framed",
         "key",
         "key_bytes",
-        "payload",
         "timestamp",
         "value",
         "value_bytes",
@@ -45,7 +44,6 @@ class Record:
         self.value = self.value_bytes = value
         self.framed = b""
         self.timestamp = 0
-        self.payload = 0  # bytes of key, value and headers
         self.charge = 0
 
 
@@ -60,7 +58,7 @@ def frame_headers(headers: Sequence[Header]) -> bytes:
         return SMALL[0]
     parts: list[bytes | bytearray] = [encode_varint(len(headers))]
     for name, value in headers:
-        text = name.encode()
+        text = str.encode(name)
         parts += (encode_varint(len(text)), text)
         raw = flat(value)
         if raw is None:

@@ -47,14 +47,14 @@ class Engine(Protocol):
 
 
 def _check_headers(headers: Any) -> None:
-    if type(headers) is not list:
+    if not isinstance(headers, list):
         raise failures.headers_not_a_list(headers)
     for index, header in enumerate(headers):
         if (
-            type(header) is not tuple
+            not isinstance(header, tuple)
             or len(header) != 2
-            or type(header[0]) is not str
-            or type(header[1]) is not bytes
+            or not isinstance(header[0], str)
+            or not isinstance(header[1], bytes)
         ):
             raise failures.bad_header(index, header)
 
@@ -82,7 +82,7 @@ def _timestamp(timestamp_ms: Any) -> int:
 
 
 def _header_size(headers: list[Header]) -> int:
-    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
+    return sum(len(str.encode(name)) + len(value or b"") for name, value in headers)
 
 
 class ProducerBase:
@@ -159,6 +159,7 @@ class ProducerBase:
         else:
             route, target = self._explicit(route, partition, timeout_s)
             slot = None
+        headers = list(headers)  # only now: a serializer may have added to the list
         framed = frame_record(
             flat(record.key_bytes),
             flat(record.value_bytes),
@@ -167,9 +168,7 @@ class ProducerBase:
         self._check_size(topic, record_upper_bound(len(framed)))
         record.framed = framed
         record.timestamp = timestamp_ms = _timestamp(timestamp_ms)
-        # Only now: a serializer may have added to the list.
         header_size = _header_size(headers) if headers else -1
-        record.payload = max(key_size, 0) + max(value_size, 0) + max(header_size, 0)
         place = append(self._core, route, target, slot, record, timeout_s)
         if place is None:
             place = self._append_again(route, partition, record, timeout_s)

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 
 
 class Kind(enum.Enum):
-    """RATE: counter a second. AVG: first counter over the second. MAX: largest. NOW: as it is."""
+    """RATE: counter a second. AVG: first counter over the second. MAX: largest; 0, not nothing,
+    where only the second counter, if any, has grown. NOW: as it is."""
 
     RATE = enum.auto()
     AVG = enum.auto()
@@ -38,8 +39,9 @@ _TRAFFIC: Final = (
     Row("request-latency-avg", Kind.AVG, ("latency_ms", "responses"), "Mean latency in ms."),
     Row("request-latency-max", Kind.MAX, ("latency_max_ms",), "Longest latency in ms."),
     Row("throttle-time-avg", Kind.AVG, ("throttle_ms", "responses"), "Mean throttling in ms."),
-    Row("throttle-time-max", Kind.MAX, ("throttle_max_ms",), "Longest throttling in ms."),
-)
+    Row("throttle-time-max", Kind.MAX, ("throttle_max_ms", "responses"),
+        "Longest throttling in ms."),
+)  # fmt: skip
 
 PRODUCER: Final = (
     Row("batch-size-avg", Kind.AVG, ("batch_bytes", "batches_sent"), "Mean bytes of a batch."),

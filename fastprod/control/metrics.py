@@ -163,11 +163,12 @@ class Metrics:
         totals = self._totals[group]
         if row.kind is Kind.NOW:
             return float(totals.get(row.counters[0], 0.0))
-        if row.kind is Kind.MAX:
-            seen = [each.maxima.get(group, {}) for each in self._windows]
-            return float(max(each.get(row.counters[0], _NOTHING) for each in seen))
         before = self._windows[0].totals.get(group, {})
         grown = [totals.get(name, 0.0) - before.get(name, 0.0) for name in row.counters]
+        if row.kind is Kind.MAX:
+            least = 0.0 if any(grown[1:]) else _NOTHING
+            seen = [each.maxima.get(group, {}) for each in self._windows]
+            return float(max(each.get(row.counters[0], least) for each in seen))
         if row.kind is Kind.AVG:
             return grown[0] / grown[1] if grown[1] else 0.0
         return sum(grown) / self._elapsed_s()

@@ -97,6 +97,20 @@ class TestMetrics:
         counters.update(batch_bytes=1010.0, batches_sent=2.0)
         assert self.value(metrics, "batch-size-avg") == 10
 
+    def test_answers_that_did_not_throttle(self) -> None:
+        metrics, counters, clock = self.make(2, 1000)
+        counters.update(responses=0.0, throttle_ms=0.0, throttle_max_ms=0.0)
+        assert self.value(metrics, "throttle-time-max") == -inf
+        counters["responses"] = 1.0
+        assert self.value(metrics, "throttle-time-max") == 0
+        counters.update(responses=2.0, throttle_ms=5.0, throttle_max_ms=5.0)
+        assert self.value(metrics, "throttle-time-max") == 5
+        counters["throttle_max_ms"] = 0.0
+        for _ in range(3):
+            clock[0] += 1.0
+            metrics.sample()
+        assert self.value(metrics, "throttle-time-max") == -inf
+
     def test_raw_values_live(self) -> None:
         metrics, counters, clock = self.make()
         (metric,) = (

@@ -12,10 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastprod._core as native
 import pytest
+from kafka.record.default_records import DefaultRecordBatchBuilder  # type: ignore[import-untyped]
 from pure_rig import HANG_UP, SILENCE, TOPIC, Answer, Broker, Rig, Sent, eventually, once, rigs, running_broker
 
 from fastprod import _pure, errors
@@ -369,6 +370,54 @@ class TestErrors:
         assert len({id(each) for each in [*seen, error, own]}) == 5
         by_hand = KeyError("x")
         assert made.send(b"v").failure(by_hand).exception is by_hand
+
+    @pytest.mark.parametrize("wrong", [None, "boom", str], ids=repr)
+    def test_what_is_no_exception_ends_nothing(self, rig: MakeRig, wrong: Any) -> None:
+        told: list[BaseException] = []
+        future = rig(**HELD).send(b"v").add_errback(told.append)
+        with pytest.raises(TypeError, match=f"exception class, not {wrong!r}"):
+            future.failure(wrong)
+        assert (future.is_done, told) == (False, [])
+
+
+class TestSubclasses:
+    def test_of_what_headers_are_made_of(self, rig: MakeRig, twin: Any, broker: Broker) -> None:
+        class Headers(list[Any]):
+            def __len__(self) -> int:
+                return 7
+
+        class Pair(NamedTuple):
+            name: str
+            value: bytes
+
+        class Name(str):
+            def encode(self, *how: str) -> bytes:
+                return b"?"
+
+        class Value(bytes):
+            pass
+
+        made = rig(**HELD)
+        future = made.send(b"v", headers=Headers([Pair(Name("n\xe4"), Value(b"x")), ("b", b"")]))
+        _, parked = refused(made)
+        ((_, _, value, headers),) = decoded(twin, parked)
+        assert (value, headers) == (b"v", [("n\xe4", b"x"), ("b", b"")])
+        made.plane.fail(parked, errors.MessageSizeTooLargeError("x"), unknown=False)
+        assert future.failed()
+
+
+class TestCounters:
+    def test_the_size_of_a_record_is_what_it_takes_in_a_batch(self, rig: MakeRig) -> None:
+        theirs = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 16384)
+        made = rig(**HELD)
+        sizes = []
+        for number, timestamp in enumerate((1000, 1000, 3000)):
+            headers = [("a", b"b")] * number
+            made.send(b"v" * 100, key=b"kk", headers=headers, partition=0, timestamp_ms=timestamp)
+            sizes.append(theirs.append(number, timestamp, b"kk", b"v" * 100, headers).size)
+        counters = made.plane.counters()
+        assert (counters["record_bytes"], counters["record_size_max"]) == (sum(sizes), max(sizes))
+        assert counters["bytes_queued"] == sum(sizes)
 
 
 class Liar:

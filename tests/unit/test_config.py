@@ -240,6 +240,11 @@ class TestValues:
         for bad in ("true", "false", None, 2, []):
             refused(f"{name}=", **{name: bad})
 
+    def test_servers_that_are_there_once(self) -> None:
+        loaded = load({"bootstrap_servers": (f"{host}:1" for host in "ab")})
+        assert [str(each) for each in loaded.servers] == loaded["bootstrap_servers"] == ["a:1", "b:1"]
+        refused("names no server", bootstrap_servers=iter([]))
+
     def test_client_id(self) -> None:
         assert load({"client_id": "me"})["client_id"] == "me"
         assert load({"client_id": ""})["client_id"] == ""
