@@ -246,11 +246,12 @@ class Plan:
 _warned = threading.Event()
 
 
-def plan(partitioner: object) -> Plan:
+def plan(partitioner: object, stacklevel: int | None = None) -> Plan:
     """Find out which form a partitioner has, without calling it.
 
-    Raises KafkaConfigurationError (a ValueError too) for an unknown name, for a class where an
-    instance is meant and for anything that is no partitioner.
+    `stacklevel` is the one of `warnings.warn` that points at the program, which is warned of the
+    older form then, once. Raises KafkaConfigurationError (a ValueError too) for an unknown name,
+    for a class where an instance is meant and for anything that is no partitioner.
     """
     if partitioner is None:
         return Plan(MODES["default"])
@@ -268,7 +269,7 @@ def plan(partitioner: object) -> Plan:
         return Plan(MODES[_BUILT_IN[type(partitioner)]])
     method = getattr(partitioner, "partition", None)
     if callable(method):
-        return _plan_of_object(partitioner, method)
+        return _plan_of_object(partitioner, method, stacklevel)
     if callable(partitioner):
         _require(partitioner, "f(key_bytes, all_partitions, available_partitions)", 3, partitioner)
         function = partitioner
@@ -284,11 +285,14 @@ _BUILT_IN: Final[dict[type, str]] = {
 }
 
 
-def _plan_of_object(partitioner: Any, method: Callable[..., int]) -> Plan:
+def _plan_of_object(
+    partitioner: Any, method: Callable[..., int], stacklevel: int | None
+) -> Plan:
     if not _is_subclass_instance(partitioner):
         # kafka-python's rule: whoever does not derive from Partitioner has the older form.
         if takes(method, 3):
-            _warn_once()
+            if stacklevel is not None:
+                _warn_once(stacklevel + 2)
             return Plan(CUSTOM, lambda cluster: _ThreeArgumentChooser(method, cluster))
         wanted = (
             "partition(topic, key, serialized_key, value, serialized_value, cluster) or "
@@ -315,7 +319,7 @@ def _require(function: Callable[..., object], form: str, count: int, partitioner
         raise bad_value("partitioner", partitioner, f"callable as {form}")
 
 
-def _warn_once() -> None:
+def _warn_once(stacklevel: int) -> None:
     if _warned.is_set():
         return
     _warned.set()
@@ -323,5 +327,5 @@ def _warn_once() -> None:
         "partition(topic, serialized_key, cluster) is the form of older releases; derive the "
         "partitioner from fastprod.partitioners.Partitioner, whose partition() takes six.",
         DeprecationWarning,
-        stacklevel=2,
+        stacklevel=stacklevel,
     )

@@ -78,7 +78,8 @@ cdef void note_unread(Batch* batch) noexcept:
     if mine != NULL:
         return
     try:
-        error = failure_of(batch, 0)
+        # Of a record that was at fault, where only some were.
+        error = failure_of(batch, min(<dict>batch.record_errors) if batch.record_errors != NULL else 0)
     except BaseException:
         return   # no memory, or the interpreter ends
     Py_INCREF(error)

@@ -150,7 +150,8 @@ class Core:
             self.bytes_acked += batch.raw_bytes
         else:
             self.bytes_failed += batch.raw_bytes
-            outcome.unread = Unread(self.host.unread, batch.count, error)
+            example = record_errors[min(record_errors)] if record_errors else error
+            outcome.unread = Unread(self.host.unread, batch.count, example)
         outcome.error = error
         outcome.record_errors = record_errors
         outcome.base_offset = base_offset

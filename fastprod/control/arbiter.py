@@ -118,20 +118,22 @@ class Arbiter:
         else:
             error = refusals.batch_error(refusal, self._settings.request_timeout_ms)
         if not parked.done:
-            self._announce(parked, error)
-        self._plane.fail(parked, error, unknown=verdict.unknown, record_errors=own)
+            # Its text: a log record that somebody keeps must not keep what the error will hold once it was raised.
+            told = refusals.summary(own, parked.record_count) if own else str(error)
+            self._announce(parked, told)
         if verdict.action is Action.FATAL:
+            # First: whoever has seen the error must find that nothing more is accepted.
             self._on_fatal(error)
+        self._plane.fail(parked, error, unknown=verdict.unknown, record_errors=own)
 
-    def _announce(self, parked: Parked, error: Exception) -> None:
+    def _announce(self, parked: Parked, told: str) -> None:
         """Log a failure; the same one of a topic again only after a while. Futures tell of all."""
         now = self._loop.now()
         what = (parked.topic, parked.error_code)
         if now - self._announced.get(what, float("-inf")) < _SAME_FAILURE_S:
-            self._journal.debug("%s", error)
+            self._journal.debug("%s", told)
             return
-        # Its text: a log record that somebody keeps must not keep what the error will hold once it was raised.
-        self._journal.warning("%s", str(error))
+        self._journal.warning("%s", told)
         self._announced.pop(what, None)
         self._announced[what] = now
         while len(self._announced) > _MOST_ANNOUNCED:

@@ -86,6 +86,8 @@ def record_errors(
 ) -> tuple[Exception, dict[int, Exception]]:
     """Return (error of the records that are not listed, errors of the listed ones by index).
 
+    The former says what the first of the latter was refused for.
+
     KIP-467: a listed record gets its own message, else the batch's, else the code's. Its class is
     the code's where it is the only one; of several the code cannot tell which it is meant for, and
     they get InvalidRecordError.
@@ -96,11 +98,23 @@ def record_errors(
         text = _refused(refusal, message or refusal.error_message)
         own[index] = marked(kind(f"Record {index} of the batch: {text}"), refusal.maybe_written)
     culprits = ", ".join(str(index) for index in sorted(own)[:10])
+    said = _said(refusal, dict(listed)[min(own)] or refusal.error_message)
     rest = errors.KafkaError(
         f"{_where(refusal)}: nothing is wrong with this record, but the broker refused the whole "
-        f"batch because of record {culprits} of it. Send it again without that one."
+        f"batch because of record {culprits} of it: {said}.{_tries(refusal)} Send it again without "
+        "that one."
     )
     return marked(rest, refusal.maybe_written), own
+
+
+def summary(own: dict[int, Exception], record_count: int) -> str:
+    """Return what to log about a batch that failed because of some of its records: the first
+    one's error, and how many there are."""
+    others = max(0, record_count - len(own))
+    return (
+        f"{own[min(own)]} Of the batch, {len(own)} record(s) were at fault and {others} failed "
+        "only in their company."
+    )
 
 
 def internal_error(topic: str, partition: int, cause: BaseException) -> Exception:
@@ -132,11 +146,13 @@ def _where(refusal: Refusal) -> str:
 
 
 def _refused(refusal: Refusal, message: str | None) -> str:
-    said = message or str(errors.for_code(refusal.error_code).description)
+    said = _said(refusal, message)
     advice = _ADVICE.get(refusal.error_code, "")
-    return (
-        f"{_where(refusal)}: {said.rstrip('.')}.{_tries(refusal)}{' ' + advice if advice else ''}"
-    )
+    return f"{_where(refusal)}: {said}.{_tries(refusal)}{' ' + advice if advice else ''}"
+
+
+def _said(refusal: Refusal, message: str | None) -> str:
+    return (message or str(errors.for_code(refusal.error_code).description)).rstrip(".")
 
 
 def _tries(refusal: Refusal) -> str:

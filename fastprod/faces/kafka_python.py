@@ -59,8 +59,10 @@ class KafkaProducer(_backend.ProducerBase):
         self._value_function = serializers.function_of(
             "value_serializer", settings["value_serializer"]
         )
-        self._to_close = [settings["key_serializer"], settings["value_serializer"]]
-        self._plan = partitioners.plan(settings["partitioner"])
+        self._to_close = [settings["key_serializer"]]
+        if settings["value_serializer"] is not settings["key_serializer"]:
+            self._to_close.append(settings["value_serializer"])
+        self._plan = partitioners.plan(settings["partitioner"], stacklevel=3)
         self._hashes_keys = self._plan.mode in _HASHING
         engine = self._start(settings)
         if settings["api_version"] is None:

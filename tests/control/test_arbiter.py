@@ -156,6 +156,14 @@ class TestFailures:
         assert args[1] is not rig.fatal[0]
         assert args[1].maybe_written is True
 
+    def test_a_fatal_error_is_known_before_the_batch_ends(self) -> None:
+        rig = Rig()
+        ended: list[list] = []
+        rig.arbiter._on_fatal = lambda _: ended.append(rig.plane.named("fail"))
+        rig.handle(Parked(90))
+        assert ended == [[]]
+        assert len(rig.plane.named("fail")) == 1
+
     def test_broken_bytes_fail_the_batch_alone(self) -> None:
         rig = Rig()
         name, args, keywords = rig.handle(Parked(10, record_count=3, content=b"nonsense"))

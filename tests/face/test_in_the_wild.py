@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,18 @@ class TestConfigAttribute:
                 5
             )
         assert caught[0].filename == __file__
+
+    def test_an_older_partitioner_warns_at_the_program_s_line(
+        self, relay: Relay, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Three:
+            def partition(self, topic: str, serialized_key: bytes, cluster: object) -> int:
+                return 0
+
+        monkeypatch.setattr("fastprod.partitioners._warned", threading.Event())
+        with pytest.warns(DeprecationWarning, match="takes six") as caught:
+            KafkaProducer(bootstrap_servers=relay.address, partitioner=Three()).close(5)
+        assert [each.filename for each in caught] == [__file__]
 
 
 class TestMetrics:

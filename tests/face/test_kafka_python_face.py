@@ -143,6 +143,9 @@ class TestSerializers:
         made.close(5)
         made.close(5)
         assert mine.closed == 1
+        both = Mine()
+        producer(value_serializer=both, key_serializer=both).close(5)
+        assert both.closed == 1
 
     def test_what_they_raise_comes_out_of_send(
         self, producer: MakeProducer, topic: MakeTopic

@@ -55,6 +55,43 @@ def test_expired_after_refusals(broker: ScriptedBroker, make: Make) -> None:
     assert "may have been written" not in text
 
 
+def test_records_at_fault_and_those_in_their_company(
+    broker: ScriptedBroker, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    producer = make(linger_ms=500)
+    broker.on_produce("other").refuse(32, record_errors=((1, "far too late."),))
+    futures = [producer.send("other", b"value") for _ in range(3)]
+    with caplog.at_level("WARNING", "fastprod"):
+        producer.close(20)
+    own, company = futures[1].exception, str(futures[0].exception)
+    assert isinstance(own, errors.InvalidTimestampError)
+    assert re.search(
+        r"broker 1: nothing is wrong with this record, .* because of record 1 of it: far too late\. "
+        r"Sent once in \d+ ms\. Send it again without that one\.$",
+        company,
+    )
+    (told,) = (each.getMessage() for each in caplog.records if "Record 1 of the batch" in each.getMessage())
+    assert str(own) in told
+    assert "InvalidTimestampError" in told
+    assert "message.timestamp.before.max.ms" in told
+    assert "1 record(s) were at fault and 2 failed only in their company" in told
+    assert "nothing is wrong" not in caplog.text
+
+
+def test_whoever_saw_the_fatal_error_can_send_nothing_more(broker: ScriptedBroker, make: Make) -> None:
+    broker.on_produce("t", 1).refuse(90)
+    for _ in range(60):
+        producer = make()
+        producer.send("t", b"first", partition=0).get(20)
+        with pytest.raises(errors.ProducerFencedError):
+            producer.send("t", b"fenced", partition=1).get(20)
+        later = producer.send("t", b"later", partition=0)
+        assert later.is_done
+        assert isinstance(later.exception, errors.ProducerFencedError)
+        producer.close(5)
+    assert set(broker.values("t")) == {b"first"}
+
+
 def test_expired_in_flight(broker: ScriptedBroker, make: Make) -> None:
     producer = make(**{**SHORT, "request_timeout_ms": 690})
     broker.on_produce("other").ignore()

@@ -214,6 +214,21 @@ def test_dropped_failures_are_logged_once_with_an_example(
     assert producer.stats().unread_failures == 6
 
 
+def test_the_example_is_a_record_that_was_at_fault(
+    broker: ScriptedBroker, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    producer = make(linger_ms=500)
+    broker.on_produce("t", 1).refuse(BAD_TIMESTAMP, record_errors=((1, "far too late"),))
+    for _ in range(3):
+        producer.send("t", b"v", partition=1)
+    with caplog.at_level(logging.WARNING, "fastprod"):
+        producer.close()
+    (told,) = (each.getMessage() for each in caplog.records if "nobody looked" in each.getMessage())
+    assert "3 record(s) failed" in told
+    assert "One of them: [Error 32] InvalidTimestampError: Record 1 of the batch:" in told
+    assert "far too late" in told
+
+
 def test_while_it_runs_they_are_told_of_once_in_a_while(
     broker: ScriptedBroker, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

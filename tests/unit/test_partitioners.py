@@ -141,14 +141,18 @@ class Three:
 def test_three_arguments_warn_once_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partitioners, "_warned", threading.Event())
     partitioner = Three()
-    with pytest.warns(DeprecationWarning, match="takes six"):
-        function = plan(partitioner).bind(VIEW)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert plan(partitioner).mode == partitioners.CUSTOM
+    with pytest.warns(DeprecationWarning, match="takes six") as caught:
+        function = plan(partitioner, stacklevel=2).bind(VIEW)
+    assert caught[0].filename == __file__
     assert function is not None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(3):
             assert function("t", "key object", b"k", "value object", b"v") == 1
-        plan(Three())
+        plan(Three(), stacklevel=2)
     assert partitioner.arguments == ("t", b"k", VIEW)
 
 
