@@ -93,11 +93,11 @@ def test_whoever_saw_the_fatal_error_can_send_nothing_more(broker: ScriptedBroke
 
 
 def test_expired_in_flight(broker: ScriptedBroker, make: Make) -> None:
-    producer = make(**{**SHORT, "request_timeout_ms": 690})
+    # No shorter: the request must not time out first, and be sent again.
+    producer = make(**{**SHORT, "request_timeout_ms": SHORT["delivery_timeout_ms"]})
     broker.on_produce("other").ignore()
     error, text = failure(producer)
-    # On a machine that is busy its request has timed out as well when the clock is looked at.
-    assert re.search(r"Sent once, (last )?to broker 1\.", text)
+    assert "Sent once, to broker 1." in text
     assert error.maybe_written is True
     assert text.endswith("It may have been written.")
 
