@@ -154,7 +154,7 @@ class TestMetadataTriggers:
         made = make(**SINGLE)
         made.send("t", b"first", partition=0).get(20)
         broker.add_partitions("t", 3)
-        time.sleep(1.1)
+        time.sleep(1.1)   # older than that second
         assert self.asked(broker, lambda: send(made, b"1", partition=2)[0].get(20)) == 1
         with pytest.raises(ValueError, match="partition"):
             send(made, b"1", partition=3)

@@ -31,6 +31,7 @@ class TestNames:
     def test_impossible_ones(self, sender: MakeSender, broker: ScriptedBroker, name: str) -> None:
         made = sender(broker.address)
         before = broker.count(METADATA)
+        # Each name has a text of its own: tests/faults/test_bad_input.py looks at those.
         with pytest.raises(ValueError):  # noqa: PT011
             made.send(name, b"v")
         with pytest.raises(ValueError):  # noqa: PT011
@@ -177,7 +178,7 @@ class TestPartitions:
         made = sender(broker.address)
         made.send("t", b"v", partition=1).get(5)
         broker.topics["t"] = (0, 5)
-        time.sleep(1.1)
+        time.sleep(1.1)  # what is known must be older than a second to be doubted
         assert made.send("t", b"v", partition=4).get(5).partition == 4
 
     def test_out_of_range_is_said_at_once(self, sender: MakeSender, broker: ScriptedBroker) -> None:
