@@ -13,13 +13,16 @@ from fastprod._version import __version__
 if TYPE_CHECKING:
     from fastprod import errors, partitioners, serializers
     from fastprod._backend import FutureRecordMetadata, backend
+    from fastprod.batch_future import BatchFuture
     from fastprod.diagnosis import Diagnosis
     from fastprod.faces.kafka_python import KafkaProducer
     from fastprod.faces.sigterm import close_on_sigterm
     from fastprod.stats import ProducerStats
-    from fastprod.types import RecordMetadata, TopicPartition
+    from fastprod.types import BatchMetadata, RecordMetadata, TopicPartition
 
 _HOMES = {
+    "BatchFuture": "fastprod.batch_future",
+    "BatchMetadata": "fastprod.types",
     "Diagnosis": "fastprod.diagnosis",
     "FutureRecordMetadata": "fastprod._backend",
     "KafkaProducer": "fastprod.faces.kafka_python",
@@ -32,6 +35,8 @@ _HOMES = {
 _MODULES = ("errors", "partitioners", "serializers")
 
 __all__ = [
+    "BatchFuture",
+    "BatchMetadata",
     "Diagnosis",
     "FutureRecordMetadata",
     "KafkaProducer",

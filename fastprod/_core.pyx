@@ -22,7 +22,10 @@ include "_native/io_loop.pxi"
 include "_native/parked.pxi"
 include "_native/plane.pxi"
 include "_native/stats.pxi"
+include "_native/placement.pxi"
+include "_native/scatter.pxi"
 include "_native/send.pxi"
+include "_native/send_many.pxi"
 
 __all__ = [
     "EVENT_CONNECTION_LOST",
@@ -40,6 +43,7 @@ __all__ = [
     "DataPlane",
     "FutureRecordMetadata",
     "ParkedBatch",
+    "Placement",
     "ProducerBase",
     "RecordBatchBuilder",
     "TopicRoute",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from fastprod import errors
+from fastprod.types import BatchMetadata
 
 _Error = TypeVar("_Error")
 
@@ -56,6 +57,23 @@ def closed_forcefully() -> Exception:
 
 def nothing_to_send() -> Exception:
     return ValueError("Need at least one: key or value; both are None.")
+
+
+def of_record(index: int, error: _Error) -> _Error:
+    """`error`, which says of which record of a call it is."""
+    if isinstance(error, BaseException) and len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (f"Record {index}: {error.args[0]} Nothing of the call was sent.",)
+    return error
+
+
+def not_a_column(name: str, value: object) -> Exception:
+    return TypeError(
+        f"{name} must be a sequence or an iterable, one item a record, not {type(value).__name__}: {value!r:.80}"
+    )
+
+
+def uneven_column(name: str, size: int, count: int) -> Exception:
+    return ValueError(f"{name} has {size} items for {count} values; it must have one a record.")
 
 
 def headers_not_a_list(headers: object) -> Exception:
@@ -222,6 +240,21 @@ def inherited(topic: str, partition: int) -> Exception:
         "goes on delivering it; what becomes of it is known there alone."
     )
     error.maybe_written = True
+    return error
+
+
+def not_done_yet() -> Exception:
+    return errors.IllegalStateError("Not all records are done; wait for them with get(), or look at is_done.")
+
+
+def not_all_delivered(count: int, outcome: BatchMetadata) -> Exception:
+    first = min(outcome.errors)
+    error = errors.BatchDeliveryError(
+        f"{len(outcome.errors)} of {count} records were not delivered; the first is record {first}: "
+        f"{outcome.errors[first]}",
+        metadata=outcome,
+    )
+    error.maybe_written = any(getattr(each, "maybe_written", False) for each in outcome.errors.values())
     return error
 
 

@@ -1,5 +1,6 @@
 """Plain values that fastprod hands out: all of them tuples that can be compared and pickled."""
 
+from array import array
 from typing import NamedTuple
 
 
@@ -28,6 +29,21 @@ class RecordMetadata(NamedTuple):
     serialized_key_size: int
     serialized_value_size: int
     serialized_header_size: int
+
+
+class BatchMetadata(NamedTuple):
+    """Where and when the records of one call were written; item i of each is of record i.
+
+    `partitions` is an array of 32-bit, `offsets` and `timestamps` of 64-bit integers, -1 where the record failed;
+    `memoryview` and `numpy.asarray` read them without a copy. An offset is -1, too, where the broker told none, and
+    a timestamp is in ms since the epoch, as in RecordMetadata. `errors`: the error of each record that failed, by its
+    index.
+    """
+
+    partitions: "array[int]"
+    offsets: "array[int]"
+    timestamps: "array[int]"
+    errors: dict[int, BaseException]
 
 
 class UndeliveredRecord(NamedTuple):

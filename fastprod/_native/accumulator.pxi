@@ -432,17 +432,21 @@ cdef inline void count_append(Partition* partition, int64_t size) noexcept nogil
         partition.record_size_max = size
 
 
-cdef inline int try_append(Partition* partition, Record* record, Batch** into, int32_t* index) noexcept nogil:
-    """Append to the tail batch if it has room. The partition's lock is held."""
+cdef inline Batch* open_tail(Partition* partition) noexcept nogil:
+    """The batch that takes appends, or NULL. The partition's lock is held."""
     cdef Batch* batch
-    cdef int64_t delta
-    cdef size_t body_size, size
     if partition.queue.empty():
-        return NO_ROOM
+        return NULL
     batch = partition.queue.back()
-    if not batch.accepts:
-        return NO_ROOM
-    delta = <int64_t>(<uint64_t>record.timestamp - <uint64_t>batch.base_timestamp) if batch.count else 0
+    return batch if batch.accepts else NULL
+
+
+cdef inline int put_in(Partition* partition, Batch* batch, Record* record) noexcept nogil:
+    """Append to the open batch if it has room. The partition's lock is held."""
+    cdef int64_t delta = 0
+    cdef size_t body_size, size
+    if batch.count:
+        delta = <int64_t>(<uint64_t>record.timestamp - <uint64_t>batch.base_timestamp)
     body_size = record_body_size(record, delta, batch.count)
     size = body_size + varint_size(body_size)
     if batch.count and BATCH_HEADER + batch.used + size > batch.limit:
@@ -457,9 +461,17 @@ cdef inline int try_append(Partition* partition, Record* record, Batch** into, i
         batch.base_timestamp = batch.max_timestamp = record.timestamp
     elif record.timestamp > batch.max_timestamp:
         batch.max_timestamp = record.timestamp
-    index[0] = batch.count
     batch.count += 1
     count_append(partition, size)
+    return APPENDED
+
+
+cdef inline int try_append(Partition* partition, Record* record, Batch** into, int32_t* index) noexcept nogil:
+    """Append to the tail batch if there is one with room. The partition's lock is held."""
+    cdef Batch* batch = open_tail(partition)
+    if batch == NULL or put_in(partition, batch, record) == NO_ROOM:
+        return NO_ROOM
+    index[0] = batch.count - 1
     retain(batch)   # for the future
     into[0] = batch
     return APPENDED
@@ -552,16 +564,20 @@ cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sti
             if fresh != NULL:
                 release_held(fresh)
             if sticky:
-                count_sticky(topic, partition, record)
+                count_sticky(topic, partition, sticky_size(record))
             return APPENDED
         empty_trash(core)
         fresh = prepare_batch(plane, partition, record, budget)
 
 
-cdef inline void count_sticky(Topic* topic, Partition* partition, Record* record) noexcept nogil:
+cdef inline int64_t sticky_size(Record* record) noexcept nogil:
+    """What a keyless record counts for its stay in a partition."""
+    return (max(record.key_size, <int64_t>0) + max(record.value_size, <int64_t>0)
+            + <int64_t>record.headers_size + 7)
+
+
+cdef inline void count_sticky(Topic* topic, Partition* partition, int64_t size) noexcept nogil:
     """At twice the quantum a keyless stream moves on even when it leaves a batch half filled (KIP-794)."""
-    cdef int64_t size = (max(record.key_size, <int64_t>0) + max(record.value_size, <int64_t>0)
-                         + <int64_t>record.headers_size + 7)
     cdef int64_t produced = topic.sticky_produced.fetch_add(size, memory_order_relaxed) + size
     if produced >= 2 * topic.quantum.load(memory_order_relaxed):
         move_sticky(topic, partition.index)

@@ -363,11 +363,11 @@ cdef int call_with(CallbackEntry* entry, object value) except -1:
     return 0
 
 
-cdef void mark_read(Batch* batch) noexcept:
-    """Somebody has got the error of one record."""
+cdef void mark_read(Batch* batch, int count) noexcept:
+    """Somebody has got the errors of so many records."""
     if batch.core != NULL and not is_inherited(batch) and batch.unread.load():
-        batch.unread.fetch_sub(1)
-        batch.core.unread.fetch_sub(1)
+        batch.unread.fetch_sub(count)
+        batch.core.unread.fetch_sub(count)
 
 
 cdef object failure_for(CallbackEntry* entry, Batch* batch):
@@ -375,7 +375,7 @@ cdef object failure_for(CallbackEntry* entry, Batch* batch):
     error = failures.own(failure_of(batch, entry.facts.index))
     if entry.reads:
         entry.reads = False
-        mark_read(batch)
+        mark_read(batch, 1)
     return error
 
 

@@ -90,7 +90,7 @@ cdef class FutureRecordMetadata:
         cdef int32_t index
         cdef Batch* batch = leaf(self, &index)
         if not settled(batch):
-            batch = awaited(self, timeout, &index)
+            batch = awaited(self, timeout, deadline_after(timeout), &index)
         if outcome_of(batch) == SUCCEEDED:
             return metadata_of(self, batch, index)
         raise own_failure(self, batch, index)
@@ -159,17 +159,22 @@ cdef object own_failure(FutureRecordMetadata self, Batch* batch, int32_t index):
         if self.error is None and error is not None:   # making it ran Python: another thread may have been faster
             keep(self, error)
             if not self.watched:
-                mark_read(batch)
+                mark_read(batch, 1)
     return self.error
 
 
-cdef Batch* awaited(FutureRecordMetadata self, timeout, int32_t* index) except NULL:
-    cdef int64_t deadline = NEVER, left
+cdef int64_t deadline_after(timeout) except? -1:
+    """In `timeout` seconds; None: never."""
+    if timeout is None:
+        return NEVER
+    return now_ns() + <int64_t>(min(max(<double>seconds_of(timeout), 0.0), 1e9) * 1e9)
+
+
+cdef Batch* awaited(FutureRecordMetadata self, timeout, int64_t deadline, int32_t* index) except NULL:
+    cdef int64_t left
     cdef Batch* batch = leaf(self, index)
     cdef DataPlane plane = <DataPlane>batch.plane
     cdef bint inside = plane.on_control_thread()
-    if timeout is not None:
-        deadline = now_ns() + <int64_t>(min(max(<double>seconds_of(timeout), 0.0), 1e9) * 1e9)
     while True:
         batch = leaf(self, index)
         if settled(batch) or (inside and outcome_of(batch) != PENDING):
@@ -193,7 +198,6 @@ cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dic
     """Have `function` called when the record's batch has ended: then, or at once if that has been done already."""
     cdef CallbackEntry entry
     cdef Batch* batch
-    cdef bint kept = False
     if not callable(function):
         raise TypeError(f"a callback must be callable, not {type(function).__name__}: {function!r:.80}")
     entry.facts = self.facts
@@ -204,27 +208,35 @@ cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dic
     entry.extra = NULL
     if extra is not None:
         entry.extra = <PyObject*>extra
+    batch = enlisted(self, &entry)
+    if batch != NULL:
+        call_back(&entry, batch, self, NULL)
+    return 0
+
+
+cdef Batch* enlisted(FutureRecordMetadata self, CallbackEntry* entry) except? NULL:
+    """Put the entry among the callbacks of the record's batch and return NULL; the batch, when it is done with them."""
+    cdef Batch* batch
+    cdef bint kept = False
     while True:
         batch = leaf(self, &entry.facts.index)
         if is_inherited(batch):
-            break
+            return batch
         batch.gate.lock()
         if batch.callback_state.load() != CALLBACKS_FINISHED:
             if batch.callbacks.empty():
                 batch.callbacks.reserve(16)
-            batch.callbacks.push_back(entry)
-            Py_INCREF(function)
+            batch.callbacks.push_back(entry[0])
+            Py_XINCREF(entry.function)
             Py_XINCREF(entry.extra)
             charge_entries(batch)
             kept = True
         batch.gate.unlock()
         if kept:
             self.watched = self.watched or entry.reads
-            return 0
+            return NULL
         if batch.outcome.load() != SPLIT:
-            break
-    call_back(&entry, batch, self, NULL)
-    return 0
+            return batch
 
 
 cdef int resolve(FutureRecordMetadata self, Batch* outcome, error) except -1:

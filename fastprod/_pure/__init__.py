@@ -22,10 +22,11 @@ from fastprod._pure.layout import (
 )
 from fastprod._pure.live import live_objects
 from fastprod._pure.murmur2 import murmur2, partition_for_key
+from fastprod._pure.placement import Placement
 from fastprod._pure.plane import DataPlane
 from fastprod._pure.produce import decode_produce_response, encode_produce_request
 from fastprod._pure.record_batch import RecordBatchBuilder, decode_records
-from fastprod._pure.send import ProducerBase
+from fastprod._pure.send_many import ProducerBase
 from fastprod._pure.varint import (
     decode_uvarint,
     decode_varint,
@@ -51,6 +52,7 @@ __all__ = [
     "DataPlane",
     "FutureRecordMetadata",
     "ParkedBatch",
+    "Placement",
     "ProducerBase",
     "RecordBatchBuilder",
     "TopicRoute",

@@ -233,6 +233,10 @@ def _detached(value: Any, error: BaseException | None) -> BatchOutcome:
     return outcome
 
 
+def deadline_after(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + seconds_of(timeout)
+
+
 class FutureRecordMetadata:
     """What `send` returns: the outcome of one record.
 
@@ -335,16 +339,18 @@ class FutureRecordMetadata:
         Raises the record's error, or KafkaTimeoutError when it is not done in time (it is still on
         its way then). It wakes when all callbacks of the record's batch have run.
         """
-        outcome, index = self._leaf()
-        if not outcome.settled:
-            outcome, index = self._await(timeout)
+        outcome, index = self.wait(timeout, deadline_after(timeout))
         error = self.own_failure(outcome, index)
         if error is not None:
             raise error
         return metadata_of(outcome, index, self)
 
-    def _await(self, timeout: float | None) -> tuple[BatchOutcome, int]:
-        deadline = None if timeout is None else time.monotonic() + seconds_of(timeout)
+    def wait(self, timeout: float | None, deadline: float | None) -> tuple[BatchOutcome, int]:
+        """Until it is settled, and who decided it then. `timeout` is what an error says when the
+        deadline is over."""
+        outcome, index = self._leaf()
+        if outcome.settled:
+            return outcome, index
         host = self._outcome.host
         inside = host.on_control_thread()
         while True:
@@ -395,20 +401,42 @@ class FutureRecordMetadata:
             raise TypeError(
                 f"a callback must be callable, not {type(function).__name__}: {function!r:.80}"
             )
+        ended = self._enlist(kind, function, args, kwargs)
+        if ended is not None:
+            _call_back(*ended)
+        return self
+
+    def _enlist(
+        self,
+        kind: int,
+        function: Callable[..., object],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Registered, BatchOutcome] | None:
+        """Put it among the callbacks of the record's batch and return None; the entry and the batch,
+        when that is done with them."""
         while True:
             outcome, index = self._leaf()
             entry = Registered(index, kind, self, function, args, kwargs)
             with outcome.lock:
                 if outcome.children is not None:
                     continue  # split between the look and the lock
-                kept = not outcome.settled
-                if kept:
-                    outcome.callbacks.append(entry)
-                    if outcome.host.pool is not None:
-                        outcome.host.pool.owe(layout.CALLBACK_SIZE)
-            if not kept:
-                _call_back(entry, outcome)
-            return self
+                if outcome.settled:
+                    break
+                outcome.callbacks.append(entry)
+                if outcome.host.pool is not None:
+                    outcome.host.pool.owe(layout.CALLBACK_SIZE)
+                return None
+        return entry, outcome
+
+    def watch(self, function: Callable[..., object]) -> bool:
+        """Call `function` once the record is done; False: it is, and nothing will be called."""
+        return self._enlist(_BOTH, function, (), {}) is None
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Of the serialized key, value and headers, -1 for none."""
+        return self._key_size, self._value_size, self._header_size
 
     def chain(self, future: Any) -> FutureRecordMetadata:
         """Let `future` end as this one does. Returns this future."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from fastprod import failures
 from fastprod._pure import layout
 from fastprod._pure.accumulator import StickySlot, TopicRoute, append
+from fastprod._pure.checks import check_headers, header_size_of, size_of, timestamp_of
 from fastprod._pure.delivery import BatchOutcome, FutureRecordMetadata
 from fastprod._pure.murmur2 import partition_for_key
 from fastprod._pure.partition import Partition
@@ -29,9 +30,6 @@ Serializer = Callable[[str, list[Header], Any], Any]
 Partitioner = Callable[[str, Any, BytesLike | None, Any, BytesLike | None], int]
 
 _NO_HEADERS = b"\x00"
-_MAX_FIELD = 0x7FFFFFFF
-_MIN_TIMESTAMP = -(1 << 63)
-_MAX_TIMESTAMP = (1 << 63) - 1
 
 
 class Engine(Protocol):
@@ -46,47 +44,8 @@ class Engine(Protocol):
     def pump(self, seconds: float) -> None: ...
 
 
-def _check_headers(headers: Any) -> None:
-    if not isinstance(headers, list):
-        raise failures.headers_not_a_list(headers)
-    for index, header in enumerate(headers):
-        if (
-            not isinstance(header, tuple)
-            or len(header) != 2
-            or not isinstance(header[0], str)
-            or not isinstance(header[1], bytes)
-        ):
-            raise failures.bad_header(index, header)
-
-
-def _size(what: str, data: BytesLike | None) -> int:
-    """What RecordMetadata says of it: for a memoryview items, not bytes, as kafka-python has it."""
-    if data is None:
-        return -1
-    if type(data) not in (bytes, bytearray, memoryview):
-        raise failures.not_bytes(what, data)
-    size = len(data)
-    if size > _MAX_FIELD:
-        raise failures.too_long(what, size)
-    return size
-
-
-def _timestamp(timestamp_ms: Any) -> int:
-    if timestamp_ms is None:
-        return time.time_ns() // 1_000_000
-    if type(timestamp_ms) is not int:
-        raise failures.bad_timestamp(timestamp_ms)
-    if not _MIN_TIMESTAMP <= timestamp_ms <= _MAX_TIMESTAMP:
-        raise failures.timestamp_out_of_range(timestamp_ms)
-    return timestamp_ms
-
-
-def _header_size(headers: list[Header]) -> int:
-    return sum(len(str.encode(name)) + len(value or b"") for name, value in headers)
-
-
-class ProducerBase:
-    """Holds `send`; the faces derive from it and call `_bind` once both planes exist."""
+class OneByOne:
+    """Holds `send`, and what it shares with `send_many`."""
 
     def _bind(
         self,
@@ -137,14 +96,14 @@ class ProducerBase:
         if headers is None:
             headers = []
         else:
-            _check_headers(headers)
+            check_headers(headers)
         record = Record(key, value)
         if self._key_serializer is not None:
             record.key_bytes = self._key_serializer(topic, headers, key)
         if self._value_serializer is not None:
             record.value_bytes = self._value_serializer(topic, headers, value)
-        key_size = _size("key", record.key_bytes)
-        value_size = _size("value", record.value_bytes)
+        key_size = size_of("key", record.key_bytes)
+        value_size = size_of("value", record.value_bytes)
         timeout_s = self._max_block_s
         route = self._routes.get(topic) if type(topic) is str else None
         if route is None:
@@ -165,23 +124,23 @@ class ProducerBase:
             flat(record.value_bytes),
             frame_headers(headers) if headers else _NO_HEADERS,
         )
-        self._check_size(topic, record_upper_bound(len(framed)))
+        self._check_bound(topic, record_upper_bound(len(framed)))
         record.framed = framed
-        record.timestamp = timestamp_ms = _timestamp(timestamp_ms)
-        header_size = _header_size(headers) if headers else -1
+        record.timestamp = timestamp_ms = timestamp_of(timestamp_ms)
+        header_size = header_size_of(headers) if headers else -1
         place = append(self._core, route, target, slot, record, timeout_s)
         if place is None:
-            place = self._append_again(route, partition, record, timeout_s)
+            place = self._place(route, partition, record, timeout_s)
         route.mark_used()
         return FutureRecordMetadata(
             place[0], place[1], timestamp_ms, key_size, value_size, header_size
         )
 
-    def _append_again(
+    def _place(
         self, route: TopicRoute, number: int | None, record: Record, timeout_s: float
     ) -> tuple[BatchOutcome, int]:
-        """The sticky slot moved, or the partition vanished, before the record was appended: choose
-        again until it sticks."""
+        """Choose a partition and append the record there; when the sticky slot moves, or the
+        partition vanishes, before that is done, choose again until it sticks."""
         deadline = time.monotonic() + timeout_s
         while True:
             rest_s = max(0.0, deadline - time.monotonic())
@@ -194,7 +153,7 @@ class ProducerBase:
             if place is not None:
                 return place
 
-    def _check_size(self, topic: str, bound: int) -> None:
+    def _check_bound(self, topic: str, bound: int) -> None:
         if bound > self._max_request_size:
             raise failures.record_too_large(topic, bound, self._max_request_size)
         if bound > self._buffer_memory:

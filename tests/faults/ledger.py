@@ -41,7 +41,8 @@ class Wanted(NamedTuple):
 
 
 def walk_log(address: str, topic: str, partitions: int, seconds: float = 30.0) -> Iterator[Written]:
-    """Yield everything that is in the topic, in the order of each partition's log. Fails if not all of it comes."""
+    """Yield everything that is in the topic, in the order of each partition's log. Fails if not all of it comes, with
+    nothing more for `seconds`."""
     consumer = Consumer(
         {
             "bootstrap.servers": address,
@@ -62,6 +63,8 @@ def walk_log(address: str, topic: str, partitions: int, seconds: float = 30.0) -
         while found < sum(ends.values()) and time.monotonic() < deadline:
             messages = consumer.consume(10_000, 0.1)
             found += len(messages)
+            if messages:
+                deadline = time.monotonic() + seconds
             for message in messages:
                 assert message.error() is None, message.error()
                 yield Written(message.partition(), message.offset(), message.key(), message.value())

@@ -1,0 +1,352 @@
+# send_many(): what is checked, in which order chunks are gathered, and how each record gets its partition.
+
+from fastprod.batch_future import BatchFuture
+from fastprod.columns import columns_of, serialized
+
+
+cdef class Call:
+    # One call's columns, checked.
+    cdef object given            # as they came, for partitioners
+    cdef list values, keys       # of bytes or None, which the records point into; `keys` None: no record has one
+    cdef vector[const unsigned char*] values_at
+    cdef vector[const unsigned char*] keys_at
+    cdef vector[unsigned char] headers
+    cdef vector[size_t] header_ends   # a record's headers end there; empty: all have all of `headers`
+    cdef vector[int32_t] numbers      # partitions; empty: `number` is that of all, -1: none is given
+    cdef int32_t number
+    cdef bint by_partitioner
+    cdef Placement placement
+
+
+cdef object send_many(ProducerBase self, topic, columns):
+    cdef Call call
+    cdef TopicRoute route
+    if self.plane is None or self.plane.core.closing.load(memory_order_relaxed):
+        self._begin_again()
+    call = checked_call(self, topic, columns)
+    found = self.plane.routes.get(topic) if type(topic) is str else None
+    if found is None:
+        found = self.engine.resolve_topic(topic, self.plane.core.max_block / 1e9)
+    if isinstance(found, BaseException):
+        call.placement.refusal = found
+        return BatchFuture(call.placement)
+    route = found
+    route.topic_.used.store(1, memory_order_relaxed)
+    if call.placement.count:
+        choose_ahead(self, route, call)
+        place_all(self, route, call)
+    return BatchFuture(call.placement)
+
+
+# --- Check: all of it, before the first record is accepted ---------------------------------------------------------
+
+cdef Call checked_call(ProducerBase self, topic, columns):
+    cdef Call call = Call.__new__(Call)
+    cdef Placement placement
+    cdef Py_ssize_t count = len(columns.values), i
+    check_all_headers(columns)
+    call.given = columns
+    columns = serialized(columns, topic, self.key_serializer, self.value_serializer)
+    call.placement = placement = Placement.__new__(Placement, str(topic), count)
+    call.values = columns.values
+    call.keys = columns.keys
+    check_fields("value", call.values, call.values_at, placement.value_sizes)
+    if call.keys is not None:
+        check_fields("key", call.keys, call.keys_at, placement.key_sizes)
+    for i in range(count):
+        if placement.value_sizes[i] < 0 and (placement.key_sizes.empty() or placement.key_sizes[i] < 0):
+            raise failures.of_record(i, failures.nothing_to_send())
+    encode_all_headers(call, columns.shared_headers, columns.headers)
+    check_bounds(self.plane.core, call)
+    check_times(placement, columns.timestamp, columns.timestamps)
+    check_numbers(call, columns.partition, columns.partitions)
+    return call
+
+
+cdef int check_all_headers(columns) except -1:
+    cdef Py_ssize_t i = 0
+    check_headers(columns.shared_headers)
+    try:
+        for each in columns.headers or ():
+            if each is not None:
+                check_headers(each)
+            i += 1
+    except TypeError as error:
+        raise failures.of_record(i, error)
+    return 0
+
+
+cdef int check_fields(str what, list column, vector[const unsigned char*]& at, vector[int32_t]& sizes) except -1:
+    """Bytes or None, noted where and how long; what could change under our hands is copied."""
+    cdef Py_ssize_t i, count = len(column)
+    at.resize(count)
+    sizes.resize(count)
+    for i in range(count):
+        item = column[i]
+        if item is None:
+            sizes[i] = -1
+            continue
+        if type(item) is not bytes or PyBytes_GET_SIZE(item) > INT32_MAX:
+            try:
+                check_bytes(what, item)
+                column[i] = item = bytes(item)
+            except Exception as error:
+                raise failures.of_record(i, error)
+        at[i] = <const unsigned char*>PyBytes_AS_STRING(item)
+        sizes[i] = <int32_t>PyBytes_GET_SIZE(item)
+    return 0
+
+
+cdef int encode_all_headers(Call call, list shared, list own) except -1:
+    cdef Placement placement = call.placement
+    cdef Py_ssize_t i
+    if own is None:
+        encode_headers(shared, call.headers)
+        if shared:
+            placement.header_sizes.assign(placement.count, headers_payload(shared))
+        return 0
+    for i in range(placement.count):
+        encode_headers(own[i] or [], call.headers)
+        call.header_ends.push_back(call.headers.size())
+        placement.header_sizes.push_back(headers_payload(own[i] or []))
+    return 0
+
+
+cdef inline void take_fields(Call call, Py_ssize_t index, Record* record) noexcept nogil:
+    """Everything of the record but its time."""
+    cdef size_t begin = 0
+    record.key_size = -1
+    if not call.keys_at.empty():
+        record.key = call.keys_at[index]
+        record.key_size = call.placement.key_sizes[index]
+    record.value = call.values_at[index]
+    record.value_size = call.placement.value_sizes[index]
+    record.headers = call.headers.data()
+    record.headers_size = call.headers.size()
+    if not call.header_ends.empty():
+        begin = call.header_ends[index - 1] if index else 0
+        record.headers += begin
+        record.headers_size = call.header_ends[index] - begin
+
+
+cdef int check_bounds(Core* core, Call call) except -1:
+    cdef Placement placement = call.placement
+    cdef size_t limit = min(core.max_request_size, core.memory_limit), bound
+    cdef Record record
+    cdef Py_ssize_t i
+    for i in range(placement.count):
+        take_fields(call, i, &record)
+        bound = record_upper_bound(&record)
+        if bound <= limit:
+            continue
+        if bound > core.max_request_size:
+            raise failures.of_record(i, failures.record_too_large(placement.topic, bound, core.max_request_size))
+        raise failures.of_record(i, failures.record_exceeds_buffer(placement.topic, bound, core.memory_limit))
+    return 0
+
+
+cdef int64_t time_of(timestamp_ms) except? -1:
+    if timestamp_ms is None:
+        return wall_ms()
+    if type(timestamp_ms) is not int:
+        raise failures.bad_timestamp(timestamp_ms)
+    if not INT64_MIN <= timestamp_ms <= INT64_MAX:
+        raise failures.timestamp_out_of_range(timestamp_ms)
+    return timestamp_ms
+
+
+cdef int check_times(Placement placement, timestamp, list timestamps) except -1:
+    cdef Py_ssize_t i = 0
+    placement.timestamp = time_of(timestamp)
+    if timestamps is None:
+        return 0
+    try:
+        for i in range(placement.count):
+            each = timestamps[i]
+            placement.timestamps.push_back(placement.timestamp if each is None else time_of(each))
+    except Exception as error:
+        raise failures.of_record(i, error)
+    return 0
+
+
+cdef int check_numbers(Call call, partition, list partitions) except -1:
+    """That they are numbers. Whether there are such partitions is known once there is a route."""
+    cdef Py_ssize_t i = 0
+    call.number = number_in(partition)
+    try:
+        for i in range(0 if partitions is None else call.placement.count):
+            call.numbers.push_back(number_in(partitions[i]))
+    except Exception as error:
+        raise failures.of_record(i, error)
+    return 0
+
+
+cdef enum:
+    NO_NUMBER = -1
+    NO_PARTITION = -2        # no topic has a partition of that number
+
+
+cdef int32_t number_in(partition) except -3:
+    cdef Py_ssize_t number
+    if partition is None:
+        return NO_NUMBER
+    if not is_index(partition):
+        raise failures.bad_partition(partition)
+    number = number_of(partition)
+    return <int32_t>number if 0 <= number <= INT32_MAX else NO_PARTITION
+
+
+# --- Partitions ----------------------------------------------------------------------------------------------------
+
+cdef int choose_ahead(ProducerBase self, TopicRoute route, Call call) except -1:
+    """Look whether the partitions that were named exist, and ask a partitioner of the caller's: what can be refused is
+    refused before the first record is accepted."""
+    cdef Py_ssize_t i = 0
+    cdef Record record
+    if call.number != NO_NUMBER:
+        self.checked(route, call.given.partition, call.number, False)
+    try:
+        for i in range(<Py_ssize_t>call.numbers.size()):
+            if call.numbers[i] != NO_NUMBER:
+                self.checked(route, call.given.partitions[i], call.numbers[i], False)
+        if self.mode == C_CUSTOM and self.on_new_batch is None and call.number == NO_NUMBER:
+            call.by_partitioner = True
+            call.numbers.resize(call.placement.count, NO_NUMBER)
+            for i in range(call.placement.count):
+                if call.numbers[i] == NO_NUMBER:
+                    call.numbers[i] = ask(self, route, call, i, &record)
+    except Exception as error:
+        raise failures.of_record(i, error)
+    return 0
+
+
+cdef int ask(ProducerBase self, TopicRoute route, Call call, Py_ssize_t index, Record* record) except -1:
+    given_keys = call.given.keys
+    return self.asked(route, route.topic, None if given_keys is None else given_keys[index],
+                      None if call.keys is None else call.keys[index], call.given.values[index], call.values[index],
+                      record)
+
+
+cdef int32_t target_of(ProducerBase self, TopicRoute route, Call call, Py_ssize_t index, Record* record) except -2:
+    """The partition of a record, or STICKY_TARGET. What was chosen ahead may be gone by now."""
+    cdef int32_t number = call.number if call.numbers.empty() else call.numbers[index]
+    cdef bint sticky = False
+    cdef int chosen
+    if number != NO_NUMBER:
+        if <size_t>number < route.topic_.partitions.size():
+            return number
+        if not call.by_partitioner or (call.given.partitions is not None
+                                       and call.given.partitions[index] is not None):
+            self.checked(route, number, number, False)
+            return number
+    if self.mode == C_CUSTOM:
+        return ask(self, route, call, index, record)
+    chosen = self.chosen(route.topic_, record, &sticky)
+    return STICKY_TARGET if sticky else chosen
+
+
+# --- Place: chunk by chunk -----------------------------------------------------------------------------------------
+
+cdef int place_all(ProducerBase self, TopicRoute route, Call call) except -1:
+    """An error before the first record was accepted is raised; after it, it is that of the records that are left."""
+    cdef Chunk chunk
+    cdef Py_ssize_t count = call.placement.count
+    # A partitioner that is told of new batches must be asked when the records before are where they belong.
+    cdef Py_ssize_t step_ = 1 if self.mode == C_CUSTOM and self.on_new_batch is not None else CHUNK
+    cdef int64_t last = now_ns(), now
+    chunk.first = 0
+    try:
+        while chunk.first < count:
+            gather_records(self, route, call, &chunk, min(step_, count - chunk.first))
+            place_chunk(self, route, call, &chunk)
+            chunk.first += chunk.records.size()
+            now = now_ns()
+            if now - last > YIELD_AFTER:
+                last = now
+                with nogil:
+                    pass   # other threads want to run, too
+                PyErr_CheckSignals()
+    except (errors.KafkaError, ValueError, TypeError) as error:
+        if call.placement.runs.empty():
+            raise
+        call.placement.refusal = failures.own(error)
+    return 0
+
+
+cdef int gather_records(ProducerBase self, TopicRoute route, Call call, Chunk* chunk, Py_ssize_t count) except -1:
+    cdef Placement placement = call.placement
+    cdef Py_ssize_t i, index
+    cdef Record* record
+    chunk.records.resize(count)
+    chunk.targets.resize(count)
+    chunk.next_.resize(count)
+    for i in range(count):
+        index = chunk.first + i
+        record = &chunk.records[i]
+        take_fields(call, index, record)
+        record.timestamp = placement.timestamp if placement.timestamps.empty() else placement.timestamps[index]
+        chunk.targets[i] = target_of(self, route, call, index, record)
+    return 0
+
+
+cdef int place_chunk(ProducerBase self, TopicRoute route, Call call, Chunk* chunk) except -1:
+    """Keyless records go where the sticky slot is when they are placed, all others side by side; each partition gets
+    its own in the order of the call."""
+    cdef int32_t count = <int32_t>chunk.records.size(), at = 0, head
+    while at < count:
+        if chunk.targets[at] != STICKY_TARGET:
+            link(chunk, at, chunk.targets[at])
+            at += 1
+            continue
+        place_linked(self, route, call, chunk)
+        head = at
+        while at < count and chunk.targets[at] == STICKY_TARGET:
+            chunk.next_[at] = at + 1
+            at += 1
+        chunk.next_[at - 1] = -1
+        place_sticky(route, call, chunk, head)
+    return place_linked(self, route, call, chunk)
+
+
+cdef int place_sticky(TopicRoute route, Call call, Chunk* chunk, int32_t at) except -1:
+    cdef int chosen
+    while at >= 0:
+        chosen = sticky_partition(route.topic_)
+        if chosen < <int>route.topic_.partitions.size():
+            at = append_linked(route.plane, route.topic_.partitions[chosen], chunk, at, True, call.placement)
+        else:
+            move_sticky(route.topic_, chosen)
+    return 0
+
+
+cdef int place_linked(ProducerBase self, TopicRoute route, Call call, Chunk* chunk) except -1:
+    cdef int32_t at, following, target
+    cdef size_t i
+    for i in range(chunk.touched.size()):
+        target = chunk.touched[i]
+        at = chunk.heads[target]
+        chunk.heads[target] = -1
+        while at >= 0:
+            # Until append_linked has its lock, the topic may lose partitions whenever the interpreter is let go.
+            if <size_t>target < route.topic_.partitions.size():
+                at = append_linked(route.plane, route.topic_.partitions[target], chunk, at, False, call.placement)
+            if at >= 0:
+                # It is gone: this record goes elsewhere, and then it is the next one's turn.
+                following = chunk.next_[at]
+                chunk.next_[at] = -1
+                place_anew(self, route, call, chunk, at)
+                at = following
+    chunk.touched.clear()
+    return 0
+
+
+cdef int place_anew(ProducerBase self, TopicRoute route, Call call, Chunk* chunk, int32_t at) except -1:
+    cdef int32_t target
+    while at >= 0:
+        target = target_of(self, route, call, chunk.first + at, &chunk.records[at])
+        if target == STICKY_TARGET:
+            place_sticky(route, call, chunk, at)
+            return 0
+        if <size_t>target < route.topic_.partitions.size():
+            at = append_linked(route.plane, route.topic_.partitions[target], chunk, at, False, call.placement)
+    return 0
