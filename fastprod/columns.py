@@ -19,7 +19,7 @@ class Columns(NamedTuple):
     values: list[Any]
     keys: list[Any] | None
     headers: list[Any] | None
-    """One list or None a record; None: all have `shared_headers`."""
+    """One list a record; None: all have `shared_headers`."""
     shared_headers: list[Any]
     partition: Any
     """Of all records, where there is no column of them."""
@@ -57,7 +57,7 @@ def serialized(
         return columns
     count = len(columns.values)
     given = columns.headers or [columns.shared_headers] * count
-    headers = [list(each or ()) for each in given]
+    headers = [list(each) for each in given]
     keys, values = columns.keys, columns.values
     index = 0
     try:
@@ -109,7 +109,7 @@ def _number_or_column(name: str, given: Any, count: int) -> tuple[Any, list[Any]
 
 
 def _headers(given: Any, count: int) -> tuple[list[Any], list[Any] | None]:
-    """(of all records, or one list or None a record)."""
+    """(those of all records, those of each one)."""
     if given is None:
         return [], None
     column = _column("headers", given)
@@ -117,4 +117,4 @@ def _headers(given: Any, count: int) -> tuple[list[Any], list[Any] | None]:
         if not isinstance(given, list):
             raise failures.headers_not_a_list(given)
         return column, None
-    return [], _even("headers", column, count)
+    return [], [[] if each is None else each for each in _even("headers", column, count)]

@@ -229,6 +229,7 @@ cdef void forget_identity(Partition* partition) noexcept nogil:
     partition.unresolved = UNRESOLVED_NONE
     partition.unresolved_ordinal = 0
     partition.broken = partition.reset_asked = False
+    partition.forgetful = -1
     partition.asked_id = -1
     partition.asked_epoch = -1
 

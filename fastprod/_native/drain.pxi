@@ -39,7 +39,7 @@ cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now) 
 
     The partition's lock is held, its queue is not empty, nothing is parked.
     """
-    cdef size_t none = partition.queue.size(), i
+    cdef size_t none = partition.queue.size(), found = none, i
     cdef Batch* head = partition.queue.front()
     cdef cbool idle = partition.in_flight.empty()
     cdef cbool current = (partition.producer_id == core.producer_id and
@@ -49,10 +49,15 @@ cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now) 
     if partition.broken or partition.reset_asked:
         if not idle:
             return none
-        # A batch that may be in the log goes first, under its old stamp: only then is its fate known.
+        # A batch that may be in the log goes first, under its old stamp: only then is its fate known. A broker that
+        # was started again may recognize the last one alone, so there they go from the last to the first.
         for i in range(partition.queue.size()):
             if partition.queue[i].producer_id >= 0 and partition.queue[i].unknown and not partition.reset_asked:
-                return i
+                found = i
+                if partition.forgetful < 0 or partition.forgetful != partition.leader.load():
+                    break
+        if found != none:
+            return found
         if current and not partition.reset_asked:
             ask_for_epoch(core, partition)
             return none

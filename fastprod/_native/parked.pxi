@@ -10,7 +10,7 @@ cdef class ParkedBatch:
     cdef readonly object error_message, record_errors, leader_hint
     cdef readonly long long log_start_offset, base_timestamp, producer_id, last_acked_offset
     cdef readonly double created
-    cdef readonly bint done, reached, unknown
+    cdef readonly bint done, reached, unknown, overtaken, later_unknown
     cdef readonly int producer_epoch, base_sequence, last_acked_sequence, unresolved_sequence
 
     def __cinit__(self):
@@ -32,6 +32,12 @@ cdef class ParkedBatch:
         if self.batch == NULL or self.batch.data == NULL:
             raise errors.IllegalStateError("the batch has been decided upon; its bytes are gone")
         return PyBytes_FromStringAndSize(<char*>self.batch.data, self.batch.used)
+
+
+cdef inline cbool same_identity(Batch* batch, Partition* partition) noexcept nogil:
+    """Whether it is stamped, and by the identity that the partition has now."""
+    return (batch.producer_id >= 0 and batch.producer_id == partition.producer_id
+            and batch.producer_epoch == partition.producer_epoch)
 
 
 cdef ParkedBatch parked_from(Event* event):
@@ -70,5 +76,11 @@ cdef ParkedBatch parked_from(Event* event):
     parked.last_acked_sequence = partition.last_acked_sequence
     parked.last_acked_offset = partition.last_acked_offset
     parked.unresolved_sequence = partition.unresolved
+    parked.overtaken = same_identity(batch, partition) and batch.ordinal < partition.last_acked_ordinal
+    parked.later_unknown = False
+    for i in range(partition.queue.size()):
+        if (partition.queue[i].unknown and partition.queue[i].ordinal > batch.ordinal
+                and same_identity(partition.queue[i], partition)):
+            parked.later_unknown = True
     partition.gate.unlock()
     return parked

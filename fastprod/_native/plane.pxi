@@ -420,6 +420,7 @@ cdef class DataPlane:
             partition.queue_length.store(<int>partition.queue.size())
             if renumber:
                 partition.broken = True
+                partition.forgetful = parked.node_id if unknown else partition.forgetful
             activate(partition)
         partition.gate.unlock()
         if outcome != PENDING:

@@ -68,8 +68,7 @@ cdef int check_all_headers(columns) except -1:
     check_headers(columns.shared_headers)
     try:
         for each in columns.headers or ():
-            if each is not None:
-                check_headers(each)
+            check_headers(each)
             i += 1
     except TypeError as error:
         raise failures.of_record(i, error)
@@ -106,9 +105,12 @@ cdef int encode_all_headers(Call call, list shared, list own) except -1:
             placement.header_sizes.assign(placement.count, headers_payload(shared))
         return 0
     for i in range(placement.count):
-        encode_headers(own[i] or [], call.headers)
+        try:
+            encode_headers(own[i], call.headers)
+            placement.header_sizes.push_back(headers_payload(own[i]))
+        except Exception as error:
+            raise failures.of_record(i, error)
         call.header_ends.push_back(call.headers.size())
-        placement.header_sizes.push_back(headers_payload(own[i] or []))
     return 0
 
 

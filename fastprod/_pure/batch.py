@@ -180,9 +180,11 @@ class ParkedBatch:
         "error_message",
         "last_acked_offset",
         "last_acked_sequence",
+        "later_unknown",
         "leader_hint",
         "log_start_offset",
         "node_id",
+        "overtaken",
         "partition",
         "producer_epoch",
         "producer_id",
@@ -228,6 +230,8 @@ class ParkedBatch:
         self.last_acked_sequence: int = partition.last_acked_sequence
         self.last_acked_offset: int = partition.last_acked_offset
         self.unresolved_sequence: int = partition.unresolved
+        self.overtaken = partition.overtaken(batch)
+        self.later_unknown = partition.later_unknown(batch)
 
     @property
     def done(self) -> bool:

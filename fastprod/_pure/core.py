@@ -256,6 +256,8 @@ class Core:
         batch.reached = False  # `unknown` says all there is to say about the attempts so far
         if renumber:
             partition.broken = True
+            if unknown:
+                partition.forgetful = parked.node_id
         if batch.ended:
             self.account(batch, unknown)
         elif partition.vanished:

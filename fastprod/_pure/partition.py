@@ -29,6 +29,7 @@ class Partition:
         "_stamps_given",
         "broken",
         "epoch_asked",
+        "forgetful",
         "identity",
         "in_flight",
         "index",
@@ -77,6 +78,7 @@ class Partition:
         self.unresolved = -1  # the sequence after the last batch whose fate is not known
         self.unresolved_ordinal: Ordinal = ()
         self.broken = False  # there is a gap: a sequence that was given out and never written
+        self.forgetful = -1  # the broker that did not recognize what may be in its log
         self.epoch_asked = False
         # strict_order: stamped batches behind this one fail with their answer.
         self.strict_after: Ordinal | None = None
@@ -157,9 +159,13 @@ class Partition:
         return head if span < layout.BATCHES_REMEMBERED else None
 
     def _unknown_batch(self) -> Batch | None:
-        """The first stamped batch that may be in the log: it is resent alone, under its old
-        stamp, until the broker has said what became of it."""
-        return next((batch for batch in self.queue if batch.stamped and batch.unknown), None)
+        """A stamped batch that may be in the log: it is resent alone, under its old stamp, until the
+        broker has said what became of it. They go in order; but a broker that was started again may
+        recognize the last one alone, so there they go from the last to the first."""
+        unknown = [batch for batch in self.queue if batch.stamped and batch.unknown]
+        if not unknown:
+            return None
+        return unknown[-1 if self.forgetful >= 0 and self.forgetful == self.leader else 0]
 
     def _proven(self, now: float) -> bool:
         """Whether the broker is known to hold state of our producer id. A broker without it takes
@@ -215,6 +221,22 @@ class Partition:
             self.unresolved = -1
             self.epoch_asked = False
 
+    def overtaken(self, batch: Batch) -> bool:
+        """Whether a later batch of its identity is in the log."""
+        mine = (batch.producer_id, batch.producer_epoch) == self.identity
+        return batch.stamped and mine and batch.ordinal < self.last_acked_ordinal
+
+    def later_unknown(self, batch: Batch) -> bool:
+        """Whether a later batch of its identity may be in the log. Takes `lock`."""
+        stamp = batch.producer_id, batch.producer_epoch
+        with self.lock:
+            return any(
+                each.unknown
+                and each.ordinal > batch.ordinal
+                and (each.producer_id, each.producer_epoch) == stamp
+                for each in self.queue
+            )
+
     def ended_unknown(self, batch: Batch) -> None:
         """The batch ended without an answer and may be in the log."""
         if not batch.stamped or batch.ordinal < self.last_acked_ordinal:
@@ -264,6 +286,7 @@ class Partition:
         self.proven_at = None
         self.unresolved = -1
         self.broken = self.epoch_asked = False
+        self.forgetful = -1
         self.strict_after = None
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 from fastprod import errors, failures
@@ -11,7 +13,13 @@ from fastprod._pure.accumulator import TopicRoute
 from fastprod._pure.checks import check_headers, header_size_of, size_of, timestamp_of
 from fastprod._pure.delivery import FutureRecordMetadata
 from fastprod._pure.placement import Placement
-from fastprod._pure.record_batch import Record, frame_headers, frame_record, record_upper_bound
+from fastprod._pure.record_batch import (
+    BytesLike,
+    Record,
+    frame_headers,
+    frame_record,
+    record_upper_bound,
+)
 from fastprod._pure.send import OneByOne
 from fastprod.batch_future import BatchFuture
 from fastprod.columns import Columns, columns_of, serialized
@@ -58,56 +66,41 @@ class ProducerBase(OneByOne):
         return BatchFuture(Placement(topic, futures, refusal))
 
     def _checked(self, topic: str, given: Columns) -> list[_Row]:
+        """Everything of the records, but for whether their partitions exist; column by column."""
+        count = len(given.values)
         check_headers(given.shared_headers)
-        for index, headers in enumerate(given.headers or ()):
-            if headers is not None:
-                try:
-                    check_headers(headers)
-                except TypeError as error:
-                    raise failures.of_record(index, error) from None
+        _each(check_headers, given.headers or ())
         columns = serialized(given, topic, self._key_serializer, self._value_serializer)
-        if columns.timestamps is None:
-            columns = columns._replace(timestamp=timestamp_of(columns.timestamp))
-        if columns.partitions is None:
-            columns = columns._replace(partition=_number(columns.partition))
-        shared = columns.shared_headers, frame_headers(columns.shared_headers)
+        value_sizes = _each(partial(size_of, "value"), columns.values)
+        values = _each(_frozen, columns.values)
+        keys, key_sizes = [None] * count, [-1] * count
+        if columns.keys is not None:
+            key_sizes = _each(partial(size_of, "key"), columns.keys)
+            keys = _each(_frozen, columns.keys)
+        for index in range(count):
+            if keys[index] is None and values[index] is None:
+                raise failures.of_record(index, failures.nothing_to_send())
+        headers = columns.headers or [columns.shared_headers] * count
+        framed = _each(frame_headers, headers)
+        records = []
+        for index in range(count):
+            record = Record(given.keys and given.keys[index], given.values[index])
+            record.key_bytes, record.value_bytes = keys[index], values[index]
+            record.framed = frame_record(keys[index], values[index], framed[index])
+            records.append(record)
+        _each(lambda each: self._check_bound(topic, record_upper_bound(len(each.framed))), records)
+        now = timestamp_of(columns.timestamp)
+        stamps = columns.timestamps or [now] * count
+        times = _each(lambda each: now if each is None else timestamp_of(each), stamps)
+        only = _number(columns.partition)
+        numbers = _each(_number, columns.partitions or [only] * count)
         rows = []
-        for index in range(len(columns.values)):
-            try:
-                rows.append(self._row(topic, given, columns, index, shared))
-            except Exception as error:
-                raise failures.of_record(index, error) from None
+        for index, record in enumerate(records):
+            record.timestamp = times[index]
+            header_size = header_size_of(headers[index]) if headers[index] else -1
+            sizes = key_sizes[index], value_sizes[index], header_size
+            rows.append(_Row(record, sizes, numbers[index]))
         return rows
-
-    def _row(
-        self,
-        topic: str,
-        given: Columns,
-        columns: Columns,
-        index: int,
-        shared: tuple[list[Any], bytes],
-    ) -> _Row:
-        """One record, checked, but for whether its partition exists."""
-        record = Record(None if given.keys is None else given.keys[index], given.values[index])
-        key = None if columns.keys is None else columns.keys[index]
-        value = columns.values[index]
-        key_size, value_size = size_of("key", key), size_of("value", value)
-        if key is None and value is None:
-            raise failures.nothing_to_send()
-        # What could change under our hands is copied.
-        record.key_bytes = None if key is None else bytes(key)
-        record.value_bytes = None if value is None else bytes(value)
-        headers, framed = shared
-        if columns.headers is not None:
-            headers = columns.headers[index] or []
-            framed = frame_headers(headers)
-        record.framed = frame_record(record.key_bytes, record.value_bytes, framed)
-        self._check_bound(topic, record_upper_bound(len(record.framed)))
-        stamp = columns.timestamp if columns.timestamps is None else columns.timestamps[index]
-        record.timestamp = timestamp_of(stamp)
-        number = columns.partition if columns.partitions is None else columns.partitions[index]
-        header_size = header_size_of(headers) if headers else -1
-        return _Row(record, (key_size, value_size, header_size), _number(number))
 
     def _choose_ahead(self, route: TopicRoute, rows: list[_Row]) -> None:
         """Look whether the partitions that were named exist, and ask a partitioner of the caller's:
@@ -144,6 +137,22 @@ class ProducerBase(OneByOne):
                 return failures.own(error)
             futures[index] = FutureRecordMetadata(outcome, place, row.record.timestamp, *row.sizes)
         return None
+
+
+def _each(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """What `check` makes of each; its error says of which record it is."""
+    results = []
+    for index, item in enumerate(items):
+        try:
+            results.append(check(item))
+        except Exception as error:
+            raise failures.of_record(index, error) from None
+    return results
+
+
+def _frozen(data: BytesLike | None) -> bytes | None:
+    """What could change under our hands is copied."""
+    return None if data is None else bytes(data)
 
 
 def _number(partition: Any) -> int | None:

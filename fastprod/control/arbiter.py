@@ -163,6 +163,8 @@ def _facts(parked: Parked) -> BatchFacts:
         done=parked.done,
         reached=parked.reached,
         unknown=parked.unknown,
+        overtaken=parked.overtaken,
+        later_unknown=parked.later_unknown,
         base_sequence=parked.base_sequence,
         last_acked_sequence=parked.last_acked_sequence,
         last_acked_offset=parked.last_acked_offset,

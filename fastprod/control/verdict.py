@@ -117,6 +117,8 @@ class BatchFacts(NamedTuple):
     done: bool = False
     reached: bool = True
     unknown: bool = False
+    overtaken: bool = False
+    later_unknown: bool = False
     base_sequence: int = -1
     last_acked_sequence: int = -1
     last_acked_offset: int = -1
@@ -175,11 +177,22 @@ def _judge_too_large(facts: BatchFacts, unknown: bool) -> Verdict:
 
 
 def _judge_sequence(kind: _Kind, facts: BatchFacts, rules: Rules, now: float) -> Verdict:
-    """45 and 59. Both prove that the batch is not in the leader's log, whatever happened to earlier
-    attempts: a batch there among the producer's last five is recognized as a duplicate, and with
-    at most five in flight none is older than that."""
+    """45 and 59. Both mostly prove that the batch is not in the leader's log, whatever happened to
+    earlier attempts: a batch there among the producer's last five is recognized as a duplicate, and
+    with at most five in flight none is older than that.
+
+    But a broker that was started again, or cut its log back, remembers of each producer the last
+    batch and those that it has replayed since. Before such a one, 45 proves nothing about a batch
+    with others behind it that may be there, too: they are asked about first, from the last on. One
+    of them that is there says that all before it are, because none is taken out of order.
+    """
     if not rules.idempotent or facts.base_sequence < 0:
         return Verdict(Action.FAIL)
+    if kind is _Kind.OUT_OF_ORDER and facts.overtaken:
+        return Verdict(Action.SUCCEED)
+    if kind is _Kind.OUT_OF_ORDER and facts.unknown and facts.later_unknown:
+        doubted = Verdict(Action.RETRY, unknown=True, renumber=True)
+        return _retry_or_fail(facts, rules, now, doubted)
     # Log start -1 means that the broker does not know either; trying again may tell.
     known = facts.log_start_offset != -1
     renumber = _meets_other_state(facts) if kind is _Kind.OUT_OF_ORDER else known

@@ -154,6 +154,21 @@ class TestSequences:
         # 45 proves that it is not in the log, hence not unknown.
         assert judge(batch, RULES, NOW) == Verdict(Action.RETRY, renumber=renumber)
 
+    @pytest.mark.parametrize("unresolved", [-1, 5, 9])
+    def test_out_of_order_with_others_behind_it_that_may_be_there(self, unresolved: int) -> None:
+        """The broker may remember the last of them alone: nothing is proved yet."""
+        batch = facts(45, base_sequence=5, last_acked_sequence=4, unresolved_sequence=unresolved)
+        doubted = batch._replace(unknown=True, later_unknown=True)
+        assert judge(doubted, RULES, NOW) == Verdict(Action.RETRY, unknown=True, renumber=True)
+        assert judge(doubted._replace(done=True), RULES, NOW) == Verdict(Action.FAIL, unknown=True)
+        first_attempt = batch._replace(later_unknown=True)
+        assert judge(first_attempt, RULES, NOW).unknown is False
+
+    def test_out_of_order_behind_one_that_is_there(self) -> None:
+        """None is taken out of order, so this one is there, too."""
+        batch = facts(45, base_sequence=5, last_acked_sequence=9, unknown=True, overtaken=True)
+        assert judge(batch, RULES, NOW) == Verdict(Action.SUCCEED)
+
     def test_out_of_order_without_idempotence_fails(self) -> None:
         assert judge(facts(45), PLAIN, NOW) == Verdict(Action.FAIL)
 

@@ -97,7 +97,8 @@ def audit(told: Sequence[Told], log: Mapping[int, Row]) -> list[Finding]:
             times[thread][number] = 1
             last[thread] = max(last[thread], number)
             said = told[thread]
-            if said.partitions[number] == partition and said.offsets[number] == offset:
+            # -1: not told, of a batch whose answer was lost and that the broker no longer recognizes.
+            if said.partitions[number] == partition and said.offsets[number] in (offset, -1):
                 in_place[thread][number] = 1
             elif said.fates[number] == Fate.FAILED:
                 found.append(Finding(Wrong.UNEXPLAINED, *here))

@@ -104,12 +104,18 @@ def test_records_of_two_threads_have_no_order() -> None:
     assert audit(told, log) == []
 
 
-@pytest.mark.parametrize(("partition", "offset"), [(0, 5), (1, 4), (0, -1), (-1, -1)])
+@pytest.mark.parametrize(("partition", "offset"), [(0, 5), (1, 4), (1, -1), (-1, -1)])
 def test_a_misreported_record(partition: int, offset: int) -> None:
     told, log = sound()
     told[0].partitions[4], told[0].offsets[4] = partition, offset
     assert (log[0].threads[4], log[0].numbers[4]) == (0, 4)
     assert audit(told, log) == [Finding(Wrong.ELSEWHERE, 0, 4, partition, offset)]
+
+
+def test_an_offset_that_nobody_told() -> None:
+    told, log = sound()
+    told[0].offsets[4] = -1
+    assert audit(told, log) == []
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,11 @@ class Cluster:
         with self.lock:
             self.partition(topic, partition).log.forget_producers()
 
+    def remember_less(self, topic: str, partition: int = 0) -> None:
+        """Remember of each producer its last batch there and no other, as a broker does that was started again."""
+        with self.lock:
+            self.partition(topic, partition).log.remember_less()
+
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """Move the start of a log up to this offset."""
         with self.lock:

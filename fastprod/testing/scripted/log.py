@@ -105,6 +105,13 @@ class PartitionLog:
         """Forget every producer's epoch and sequences, as after retention has deleted all they wrote."""
         self._producers.clear()
 
+    def remember_less(self) -> None:
+        """Forget all but the last batch of every producer, as a broker does that is started again."""
+        for producer in self._producers.values():
+            last = producer.batches[-1]
+            producer.batches.clear()
+            producer.batches.append(last)
+
     def delete_records(self, before: int) -> None:
         """Move the start of the log up to this offset; batches that lie before it are gone."""
         self.start = max(self.start, min(before, self.end))
