@@ -26,7 +26,7 @@ INTERNAL = {
 # Called with three arguments by some and with four by others.
 WIDER = {"_serialize"}
 PUBLIC = sorted(set(METHODS) - INTERNAL - WIDER)
-BEYOND = {"poll", "undelivered"}
+BEYOND = {"send_many", "poll", "undelivered"}
 
 
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:

@@ -10,6 +10,7 @@ import gc
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,7 @@ class Scene:
         self._planes: list[Any] = []
         self._errors: list[BaseException] = []
         self._futures: list[list[Any]] = [[] for _ in range(SENDERS)]
+        self._many: list[deque[Any]] = [deque(maxlen=50) for _ in range(SENDERS)]
         self._mood = random.Random(seed)
         self.called = 0
         self.accepted = 0
@@ -104,6 +106,8 @@ class Scene:
                     producer.flush(0.02)
                 if chance.random() < 0.01:
                     chance.choice(mine).success("by hand")
+                if chance.random() < 0.03:
+                    self._send_many(producer, number, chance)
             if len(mine) > KEPT:
                 del mine[: KEPT // 2]
             if chance.random() < 0.05:
@@ -111,6 +115,18 @@ class Scene:
         # `get` has raised errors that futures keep, and with each of them this frame. The producer may have been
         # dropped since, and must not be kept alive by it.
         producer = None
+
+    def _send_many(self, producer: KafkaProducer, number: int, chance: random.Random) -> None:
+        values = [bytes(chance.randrange(100)) for _ in range(chance.randrange(300))]
+        keys = chance.choice([None, values, [chance.choice([None, each]) for each in values]])
+        many = producer.send_many(chance.choice(["t", "other"]), values, keys)
+        self._many[number].append(many)
+        if chance.random() < 0.5:
+            many.add_both(self._called)
+        for each in self._many[number]:
+            if each.is_done and chance.random() < 0.1:
+                assert each.succeeded() != each.failed()
+                assert len(each._outcome().offsets) == len(each)
 
     def _look(self, number: int) -> None:
         chance = random.Random(self._seed * 100 + number)
@@ -169,7 +185,7 @@ class Scene:
         del each
         gc.collect()   # dropped ones deliver for a second
         eventually(lambda: not any(plane.incomplete() for plane in self._planes), "batches never end")
-        assert all(each.is_done for futures in self._futures for each in futures)
+        assert all(each.is_done for futures in [*self._futures, *self._many] for each in futures)
         eventually(lambda: not any(plane.counters()["memory_used"] for plane in self._planes), "memory is not returned")
         for plane in self._planes:
             eventually(lambda: not plane.counters()["connections"], "connections stay")   # noqa: B023
