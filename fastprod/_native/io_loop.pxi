@@ -45,7 +45,7 @@ cdef void abandon_unsent(Core* core, Batch* batch) noexcept nogil:
     batch.in_request = False
     if batch.producer_id >= 0:
         if batch.split_product:
-            lose_stamped(core, partition, batch, False, behind)
+            lose_stamped(core, partition, batch, batch.unknown, behind)
         else:
             partition.next_sequence = batch.base_sequence
     claimed = not batch.ended

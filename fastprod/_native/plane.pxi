@@ -404,6 +404,9 @@ cdef class DataPlane:
             return
         partition = batch.partition
         lock_detached(&partition.gate)
+        if renumber and self.core.strict_order and partition.unresolved != UNRESOLVED_NONE:
+            # The one of unknown fate before it is not in the log: it has failed for good.
+            partition.fail_after = min(partition.fail_after, partition.unresolved_ordinal)
         if batch.ended or partition.vanished:
             outcome = VANISHED
         elif batch.producer_id >= 0 and batch.ordinal > partition.fail_after:
@@ -485,7 +488,7 @@ cdef class DataPlane:
         batch.ended = True
         partition.gate.unlock()
         if not claimed:
-            self._finish(batch, FAILED, None, None, False)
+            self._finish(batch, FAILED, None, None, batch.unknown)
             parked.let_go()
             return
         try:
@@ -555,6 +558,7 @@ cdef class DataPlane:
             batch.flush_epoch = parent.flush_epoch
             batch.codec = self.core.codec
             batch.split_product = True
+            batch.unknown = parent.unknown
             batch.span = max(parent.span // n, <uint64_t>1)
             batch.ordinal = parent.ordinal + i * batch.span
             batch.producer_id = parent.producer_id

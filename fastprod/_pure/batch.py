@@ -190,6 +190,7 @@ class ParkedBatch:
         "record_count",
         "record_errors",
         "size",
+        "split",
         "topic",
         "unknown",
         "unresolved_sequence",
@@ -222,6 +223,7 @@ class ParkedBatch:
         self.created = batch.created
         self.reached = batch.reached
         self.unknown = batch.unknown
+        self.split = batch.split_product
         self.producer_id = batch.producer_id
         self.producer_epoch = batch.producer_epoch
         self.base_sequence = batch.base_sequence

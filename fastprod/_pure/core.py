@@ -256,6 +256,9 @@ class Core:
         batch.reached = False  # `unknown` says all there is to say about the attempts so far
         if renumber:
             partition.broken = True
+            if self.options.strict_order and partition.unresolved >= 0:
+                # The one of unknown fate before it is not in the log: it has failed for good.
+                self._fail_all_behind(partition, partition.unresolved_ordinal)
         if batch.ended:
             self.account(batch, unknown)
         elif partition.vanished:

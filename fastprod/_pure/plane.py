@@ -235,7 +235,7 @@ class DataPlane:
             children = [] if parent.ended else _children(self.core, parent, groups)
             self.core.unpark(parked)
             if parent.ended:
-                self.core.account(parent, unknown=False)
+                self.core.account(parent, parent.unknown)
             else:
                 self.core.replace(parent, children)
             self.core.review(parent.partition)
@@ -380,6 +380,7 @@ def _children(core: Core, parent: Batch, groups: Sequence[Sequence[DecodedRecord
         child.count = len(group)
         child.close(full=True)
         child.split_product = True
+        child.unknown = parent.unknown
         child.charge = len(child.records)
         child.ordinal = (*parent.ordinal, number)
         child.place = parent.place

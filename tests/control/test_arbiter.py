@@ -35,6 +35,7 @@ class Parked:
     done: bool = False
     reached: bool = True
     unknown: bool = False
+    split: bool = False
     base_sequence: int = 0
     last_acked_sequence: int = -1
     last_acked_offset: int = -1
