@@ -223,7 +223,9 @@ cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dic
             return 0
         if batch.outcome.load() != SPLIT:
             break
-    call_back(&entry, batch, self, NULL)
+    raised = call_back(&entry, batch, self, NULL)
+    if raised is not None:
+        raise raised
     return 0
 
 
@@ -233,6 +235,7 @@ cdef int resolve(FutureRecordMetadata self, Batch* outcome, error) except -1:
     cdef int32_t index
     cdef Batch* batch
     cdef Batch* old
+    raised = None
     if self.batch == NULL:
         release_held(outcome)
     batch = leaf(self, &index)
@@ -254,7 +257,10 @@ cdef int resolve(FutureRecordMetadata self, Batch* outcome, error) except -1:
     if error is not None:
         keep(self, error)
     for i in range(mine.size()):
-        call_back(&mine[i], outcome, self, NULL)
+        error = call_back(&mine[i], outcome, self, NULL)
+        raised = error if raised is None else raised
     drop_callbacks(mine)
     release_held(old)
+    if raised is not None:
+        raise raised
     return 0

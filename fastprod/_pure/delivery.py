@@ -173,18 +173,21 @@ class BatchOutcome:
             self.host.pool.settle(len(entries) * layout.CALLBACK_SIZE)
 
 
-def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
-    """Call a registered function, if it is for this outcome; what it raises goes no further."""
+def _call_back(entry: Registered, outcome: BatchOutcome) -> BaseException | None:
+    """Call a registered function, if it is for this outcome. What it raises is logged; the
+    KeyboardInterrupt or the like is returned for those who called on a thread of the user's."""
     if entry.kind == (_ERRBACK if failure_of(outcome, entry.number) is None else _CALLBACK):
-        return
+        return None
     error = entry.future.own_failure(outcome, entry.number)
     try:
         result = error if error is not None else metadata_of(outcome, entry.number, entry.future)
         entry.function(*entry.args, result, **entry.kwargs)
-    except BaseException:
+    except BaseException as raised:
         # A callback must not take the producer with it, not even by SystemExit.
         with contextlib.suppress(Exception):  # so may a logging filter of the user's
             log.exception("a delivery callback raised; the record's outcome stands")
+        return None if isinstance(raised, Exception) else raised
+    return None
 
 
 def failure_of(outcome: BatchOutcome, index: int) -> BaseException | None:
@@ -406,8 +409,9 @@ class FutureRecordMetadata:
                     outcome.callbacks.append(entry)
                     if outcome.host.pool is not None:
                         outcome.host.pool.owe(layout.CALLBACK_SIZE)
-            if not kept:
-                _call_back(entry, outcome)
+            raised = None if kept else _call_back(entry, outcome)
+            if raised is not None:
+                raise raised
             return self
 
     def chain(self, future: Any) -> FutureRecordMetadata:
@@ -439,8 +443,9 @@ class FutureRecordMetadata:
             outcome.callbacks = [entry for entry in outcome.callbacks if entry.future is not self]
             self._outcome, self._index = mine, 0
         outcome.forget(due)
-        for entry in due:
-            _call_back(entry._replace(number=0), mine)
+        for raised in [_call_back(entry._replace(number=0), mine) for entry in due]:
+            if raised is not None:
+                raise raised
         return self
 
     def __repr__(self) -> str:
