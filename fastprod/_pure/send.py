@@ -85,8 +85,16 @@ def _header_size(headers: list[Header]) -> int:
     return sum(len(str.encode(name)) + len(value or b"") for name, value in headers)
 
 
+class _Unbound:
+    """What a producer has before `_bind`, where nothing can be sent."""
+
+    closing = True
+
+
 class ProducerBase:
     """Holds `send`; the faces derive from it and call `_bind` once both planes exist."""
+
+    _core: Any = _Unbound
 
     def _bind(
         self,
