@@ -60,6 +60,7 @@ cdef Batch* new_batch() noexcept nogil:
     batch.attempts = batch.last_error = 0
     batch.last_node = batch.leader = -1
     batch.reached = batch.unknown = batch.ended = batch.in_request = batch.maybe_written = False
+    batch.throttled = False
     batch.base_offset = batch.log_append_time = -1
     batch.elapsed_ms = 0
     batch.error = batch.record_errors = batch.value = NULL
@@ -304,9 +305,10 @@ cdef void refill_metadata(object metadata, Batch* batch, Facts* facts, Facts* be
 
 cdef object history_of(Batch* batch, elapsed_ms):
     """What was tried with a batch that has failed, in words; what is known against its leader is as of now."""
-    trouble = (<DataPlane>batch.plane).troubles.get(batch.leader, "")
-    return failures.history(batch.attempts, batch.last_node, batch.last_error, batch.leader, trouble,
-                            <bint>batch.maybe_written, elapsed_ms)
+    cdef dict troubles = (<DataPlane>batch.plane).troubles
+    held_by = troubles.get(None, "") or (failures.throttled(batch.leader) if batch.throttled else "")
+    return failures.history(batch.attempts, batch.last_node, batch.last_error, batch.leader,
+                            troubles.get(batch.leader, ""), <bint>batch.maybe_written, elapsed_ms, held_by)
 
 
 cdef object failure_of(Batch* batch, int32_t index):

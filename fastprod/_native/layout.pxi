@@ -337,6 +337,7 @@ cdef cppclass Batch:
     int64_t log_append_time
     double elapsed_ms
     cbool maybe_written
+    cbool throttled            # its leader had asked for a pause when it expired
     PyObject* error            # owned
     PyObject* record_errors    # owned dict or NULL
     PyObject* value            # owned: what a future was given by hand (FutureRecordMetadata.success)

@@ -16,7 +16,7 @@ cdef class DataPlane:
     cdef list retired          # routes' partitions that are gone
     cdef object compress
     cdef bint aborted
-    cdef dict troubles         # why brokers cannot be used just now, by node id
+    cdef dict troubles         # why brokers cannot be used just now, by node id; None: why nothing may leave
     cdef readonly dict routes
     cdef public object engine
 
@@ -321,8 +321,9 @@ cdef class DataPlane:
         """No connection could be made: ask again when batches wait."""
         self._command(COMMAND_FAILED, node_id, -1, 0, "")
 
-    def set_trouble(self, node_id: int, words: str) -> None:
-        """Why a broker cannot be used just now, for the errors that come of it; "": it can."""
+    def set_trouble(self, node_id: int | None, words: str) -> None:
+        """Why a broker cannot be used just now, for the errors that come of it; "": it can. None: why nothing may
+        leave."""
         if words:
             self.troubles[node_id] = words
         else:

@@ -155,14 +155,19 @@ class Batch:
 def history_of(batch: Batch, maybe_written: bool, *, elapsed: bool = True) -> str:
     """What was tried with a batch that fails now, in words."""
     leader = batch.partition.leader
+    host = batch.outcome.host
+    held_by = host.troubles.get(None, "")
+    if not held_by and host.throttled_until.get(leader, 0.0) > time.monotonic():
+        held_by = failures.throttled(leader)
     return failures.history(
         batch.attempts,
         batch.last_node,
         batch.last_error,
         leader,
-        batch.outcome.host.troubles.get(leader, ""),
+        host.troubles.get(leader, "") if leader >= 0 else "",
         maybe_written,
         (time.monotonic() - batch.created) * 1000 if elapsed else None,
+        held_by,
     )
 
 

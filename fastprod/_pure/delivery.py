@@ -50,11 +50,13 @@ class Host:
     this process is a forked child. Whoever held a lock then holds it here for good, so none is
     taken any more."""
 
-    __slots__ = ("engine", "forked", "pool", "troubles", "unread")
+    __slots__ = ("engine", "forked", "pool", "throttled_until", "troubles", "unread")
 
     def __init__(self) -> None:
         self.pool: Memory | None = None
-        self.troubles: dict[int, str] = {}  # why brokers cannot be used just now
+        # Why brokers cannot be used just now; None: why nothing may leave.
+        self.troubles: dict[int | None, str] = {}
+        self.throttled_until: dict[int, float] = {}  # by broker, monotonic s
         self.unread = UnreadFailures()
         self.engine: ControlThread | None = None
         self.forked = False

@@ -151,8 +151,9 @@ class DataPlane:
         """No connection could be made: ask again when batches wait."""
         self._loop.command(io_loop.FAILED, node_id)
 
-    def set_trouble(self, node_id: int, words: str) -> None:
-        """Why a broker cannot be used just now, for the errors that come of it; "": it can."""
+    def set_trouble(self, node_id: int | None, words: str) -> None:
+        """Why a broker cannot be used just now, for the errors that come of it; "": it can. None:
+        why nothing may leave."""
         if words:
             self.core.host.troubles[node_id] = words
         else:

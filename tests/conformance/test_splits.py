@@ -87,6 +87,24 @@ def test_split_and_reenqueue_after_a_lost_answer(
     assert broker.values("t") == [b"first", *values, b"last"]
 
 
+def test_parts_that_never_left_may_be_written(broker: ScriptedBroker, make: Make) -> None:
+    """Parts that never left may be in the log if their whole may."""
+    options: dict[str, Any] = {"request_timeout_ms": 1500, "delivery_timeout_ms": 3000, "linger_ms": 1500}
+    made = make(**options, max_in_flight_requests_per_connection=1, batch_size=1500)
+    send(made, b"first")
+    made.flush(20)
+    broker.by_hand = True
+    futures = send(made, *[b"%02d" % number * 50 for number in range(16)])
+    broker.next_produce().lose()
+    whole = broker.next_produce()
+    whole.refuse(10)
+    part = broker.next_produce()
+    for each in futures[part.batch.count : whole.batch.count]:
+        with pytest.raises(errors.KafkaTimeoutError, match="Never sent") as caught:
+            each.get(20)
+        assert caught.value.maybe_written  # type: ignore[attr-defined]
+
+
 def test_split_of_split_terminates(broker: ScriptedBroker, make: Make) -> None:
     """Refused again and again it is halved until its records are alone, and they fail. There is no recursion that
     could overflow."""
