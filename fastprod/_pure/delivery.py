@@ -38,9 +38,12 @@ class ControlThread(Protocol):
 
 
 class Memory(Protocol):
-    """What delivery asks of the pool: registered callbacks take memory until they have run."""
+    """What delivery asks of the pool: registered callbacks take memory until they have run. `owed`
+    changes under `lock`, together with the list they are in and without a call in between, at
+    which a signal's handler could raise."""
 
-    def owe(self, size: int) -> None: ...
+    lock: threading.Lock
+    owed: int
 
     def settle(self, size: int) -> None: ...
 
@@ -170,7 +173,7 @@ class BatchOutcome:
             gate.open()
 
     def forget(self, entries: list[Registered]) -> None:
-        """These callbacks will not be kept any longer: give back what they take."""
+        """These callbacks have run: give back what they take."""
         if self.host.pool is not None and entries:
             self.host.pool.settle(len(entries) * layout.CALLBACK_SIZE)
 
@@ -407,10 +410,11 @@ class FutureRecordMetadata:
                 if outcome.children is not None:
                     continue  # split between the look and the lock
                 kept = not outcome.settled
-                if kept:
-                    outcome.callbacks.append(entry)
-                    if outcome.host.pool is not None:
-                        outcome.host.pool.owe(layout.CALLBACK_SIZE)
+                pool = outcome.host.pool
+                if kept and pool is not None:
+                    with pool.lock:
+                        outcome.callbacks += [entry]
+                        pool.owed += layout.CALLBACK_SIZE
             raised = None if kept else _call_back(entry, outcome)
             if raised is not None:
                 raise raised
@@ -442,9 +446,15 @@ class FutureRecordMetadata:
                     "This future is already complete; success() and failure() come too late."
                 )
             due = [entry for entry in outcome.callbacks if entry.future is self]
-            outcome.callbacks = [entry for entry in outcome.callbacks if entry.future is not self]
-            self._outcome, self._index = mine, 0
-        outcome.forget(due)
+            others = [entry for entry in outcome.callbacks if entry.future is not self]
+            size = len(due) * layout.CALLBACK_SIZE
+            pool = outcome.host.pool
+            if pool is not None:
+                with pool.lock:
+                    outcome.callbacks = others
+                    self._outcome, self._index = mine, 0
+                    pool.owed -= size
+                pool.settle(0)
         for raised in [_call_back(entry._replace(number=0), mine) for entry in due]:
             if raised is not None:
                 raise raised
