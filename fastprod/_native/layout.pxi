@@ -380,7 +380,6 @@ cdef cppclass Partition:
     int32_t unresolved         # the sequence after the last batch whose fate is not known, or -1
     uint64_t unresolved_ordinal
     cbool broken               # there is a gap: nothing goes under this identity but what may be in the log already
-    cbool reset_asked
     int64_t asked_id           # the identity for which a newer one was asked
     int16_t asked_epoch
     uint64_t fail_after        # strict_order: stamped batches after this ordinal fail unless they succeeded

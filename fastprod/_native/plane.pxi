@@ -273,7 +273,9 @@ cdef class DataPlane:
         self.routes.pop(topic, None)
 
     def reset_topic(self, topic: str) -> None:
-        """The topic was deleted and created again: sequences start anew once nothing of the old is in flight."""
+        """The topic was deleted and created again: its partitions go on under a newer epoch, in which sequences
+        start anew. Not under the old one: batches may have come to the new topic before we knew of it, and what has
+        their sequences would be taken for them."""
         cdef TopicRoute route = self.known.get(topic)
         cdef vector[Partition*] partitions
         cdef Partition* partition
@@ -284,7 +286,7 @@ cdef class DataPlane:
         for i in range(partitions.size()):
             partition = partitions[i]
             lock_detached(&partition.gate)
-            partition.reset_asked = True
+            partition.broken = partition.broken or partition.producer_id >= 0
             partition.gate.unlock()
         wake(self.core)
 

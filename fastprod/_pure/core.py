@@ -373,8 +373,6 @@ class Core:
 
     def review(self, partition: Partition) -> None:
         """Something of this partition changed: may it leave now, or does it need an epoch?"""
-        if partition.reset_wanted and not partition.in_flight and not partition.parked:
-            partition.forget_identity()
         if self.idempotent and partition.needs_epoch():
             if self.identity not in (NO_IDENTITY, partition.identity):
                 partition.renumber(self.identity)

@@ -44,7 +44,6 @@ class Partition:
         "record_bytes",
         "record_size_max",
         "records_appended",
-        "reset_wanted",
         "retry_at",
         "strict_after",
         "topic",
@@ -66,7 +65,6 @@ class Partition:
         self.in_flight: list[Batch] = []
         self.parked = 0
         self.retry_at = 0.0
-        self.reset_wanted = False
         self.records_appended = self.record_bytes = self.record_size_max = 0
         self.identity = NO_IDENTITY
         self.next_sequence = 0
@@ -248,16 +246,6 @@ class Partition:
 
     def renumber(self, identity: Identity) -> None:
         """All stamps come off; the batches leave in order, from 0, under the newer identity."""
-        self._take_stamps_off()
-        self._adopt(identity)
-
-    def forget_identity(self) -> None:
-        """Nothing is known of what the broker holds: the topic was created anew."""
-        self._take_stamps_off()
-        self._adopt(NO_IDENTITY)
-        self.reset_wanted = False
-
-    def _take_stamps_off(self) -> None:
         with self.lock:
             for batch in self.queue:
                 batch.take_stamp_off()
@@ -265,6 +253,7 @@ class Partition:
         self.unresolved = -1
         self.broken = self.epoch_asked = False
         self.strict_after = None
+        self._adopt(identity)
 
 
 def _by_ordinal(batch: Batch) -> Ordinal:

@@ -18,6 +18,7 @@ from fastprod._pure.batch import Batch, ParkedBatch, history_of
 from fastprod._pure.core import Core
 from fastprod._pure.delivery import BatchOutcome, ControlThread
 from fastprod._pure.io_loop import IoLoop
+from fastprod._pure.partition import NO_IDENTITY
 from fastprod._pure.record_batch import (
     DecodedRecord,
     frame_headers,
@@ -122,14 +123,16 @@ class DataPlane:
         self.routes.pop(topic, None)
 
     def reset_topic(self, topic: str) -> None:
-        """The topic was deleted and created again: sequences start anew once nothing of the old is
-        in flight."""
+        """The topic was deleted and created again: its partitions go on under a newer epoch, in
+        which sequences start anew. Not under the old one: batches may have come to the new topic
+        before we knew of it, and what has their sequences would be taken for them."""
         with self.core.lock:
             route = self.core.topics.get(topic)
             if route is not None and self.core.idempotent:
                 for partition in (*route.partitions, *route.vanished.values()):
-                    partition.reset_wanted = True
-                    self.core.review(partition)
+                    if partition.identity != NO_IDENTITY:
+                        partition.broken = True
+                        self.core.review(partition)
 
     def set_leader_limit(self, topic: str, limit: int) -> None:
         """New batches of the topic stay at or below `limit` bytes on the wire; 0: no limit of its
