@@ -95,6 +95,8 @@ PURE: list[Mutation] = [
              "test_drain: test_drain_blocked_tp_does_not_starve"),
     Mutation(21, "_pure/partition.py", "        if identity != self.identity or not self._proven(now):",
              "        if identity != self.identity:", "test_drain: test_muted_partition"),
+    Mutation(21, "_pure/partition.py", " and now - self.proven_at <= layout.PROOF_SECONDS", "",
+             "test_long_times: test_muted_partition"),
     Mutation(22, "_pure/partition.py", "self.queue.insert(place, batch)", "self.queue.append(batch)",
              "test_retries: test_retry_order"),
     Mutation(23, "control/backoff.py", "return min(cap_ms, grown * uniform(1 - JITTER, 1 + JITTER))",
