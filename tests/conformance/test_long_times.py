@@ -1,4 +1,4 @@
-"""Items 21, 37 and 42: what happens after one minute or five. Python's clock is set forward, and nothing else touched."""
+"""Items 21, 37 and 42: after one minute, or five. Python's clock is set forward; nothing of fastprod is touched."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import signal
+import re
 import socket
 import threading
 import time
@@ -433,3 +434,9 @@ def test_a_forked_child_keeps_nothing_open(proxy: FaultProxy, target: Target) ->
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 os.close(there)
+
+
+@pytest.mark.parametrize("target", ["localhost", ":9092", "localhost:kafka", ""])
+def test_a_target_without_a_port_is_refused(target: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"target={target!r}: it must be")):
+        FaultProxy(target)
