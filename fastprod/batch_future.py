@@ -174,16 +174,20 @@ class BatchFuture:
         while (record := self._placement.pending()) is not None:
             if self._placement.watch(record, self._go_on):
                 return
+        raised: BaseException | None = None
         while self._calls:
             try:
                 kind, function, args, kwargs = self._calls.popleft()
             except IndexError:
-                return  # another thread took the last one
+                break  # another thread took the last one
             if kind == (_CALLBACK if self.failed() else _ERRBACK):
                 continue
             try:
                 function(*args, self._outcome(), **kwargs)
-            except BaseException:
-                # A callback must not take the producer with it, not even by SystemExit.
+            except Exception:
                 with contextlib.suppress(Exception):  # so may a logging filter of the user's
                     log.exception("a delivery callback raised; the records' outcome stands")
+            except BaseException as error:
+                raised = error  # Ctrl-C on the registering thread; the control thread logs it and goes on
+        if raised is not None:
+            raise raised

@@ -150,12 +150,15 @@ def record_exceeds_buffer(topic: str, size: int, buffer_memory: int) -> Exceptio
 
 
 def buffer_full(
-    size: int, buffer_memory: int, waited_ms: float, troubles: Mapping[int, str]
+    size: int, buffer_memory: int, waited_ms: float, troubles: Mapping[int | None, str]
 ) -> Exception:
-    """`troubles`: why brokers cannot be used just now, by node id."""
+    """`troubles`: why brokers cannot be used just now, by node id; None: why nothing may leave."""
     why = "".join(
-        f" Broker {node} cannot be used: {words.rstrip('.')}." for node, words in sorted(troubles.items())
+        f" Broker {node} cannot be used: {words.rstrip('.')}."
+        for node, words in sorted((node, words) for node, words in troubles.items() if node is not None)
     )
+    if None in troubles:
+        why += f" Nothing leaves: {troubles[None].rstrip('.')}."
     return errors.KafkaTimeoutError(
         f"No room for {size} bytes within {waited_ms:.0f} ms: buffer_memory={buffer_memory} is full of "
         "records not yet acknowledged. The record was not accepted. Send slower, raise buffer_memory "
@@ -171,18 +174,21 @@ def history(
     trouble: str,
     maybe_written: bool,
     elapsed_ms: float | None = None,
+    held_by: str = "",
 ) -> str:
     """What was tried with a batch, as sentences to be put behind others.
 
     `node_id`: the broker of the last attempt, where there was one; `last_error_code`: what that was
     answered with, 0 for no answer; `leader`: of the partition at the end, -1 for none; `trouble`:
-    why that one cannot be used, "" where nothing is known against it.
+    why that one cannot be used, "" where nothing is known against it; `held_by`: what else keeps a
+    batch from being sent at all.
     """
     times = "once" if attempts == 1 else f"{attempts} times"
     to = f", to broker {node_id}" if attempts == 1 else f", last to broker {node_id}"
     text = f"Sent {times}" if attempts else "Never sent"
     text += f" in {elapsed_ms:.0f} ms" if elapsed_ms is not None else ""
-    text += f"{to if attempts else ''}."
+    text += to if attempts else f": {held_by.rstrip('.')}" if held_by else ""
+    text += "."
     if last_error_code:
         kind = errors.for_code(last_error_code)
         text += f" Last error: {kind.__name__}: {kind.description}"
@@ -191,6 +197,10 @@ def history(
     elif leader < 0:
         text += " The partition has no leader."
     return text + (" It may have been written." if maybe_written else "")
+
+
+def throttled(node_id: int) -> str:
+    return f"broker {node_id} has asked to be sent nothing for a while (throttled)"
 
 
 def with_history(error: BaseException, topic: str, partition: int, told: str) -> BaseException:

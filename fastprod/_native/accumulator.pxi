@@ -228,7 +228,7 @@ cdef void forget_identity(Partition* partition) noexcept nogil:
     partition.proven_at = 0
     partition.unresolved = UNRESOLVED_NONE
     partition.unresolved_ordinal = 0
-    partition.broken = partition.reset_asked = False
+    partition.broken = False
     partition.forgetful = -1
     partition.asked_id = -1
     partition.asked_epoch = -1

@@ -60,6 +60,7 @@ cdef Batch* new_batch() noexcept nogil:
     batch.attempts = batch.last_error = 0
     batch.last_node = batch.leader = -1
     batch.reached = batch.unknown = batch.ended = batch.in_request = batch.maybe_written = False
+    batch.throttled = False
     batch.base_offset = batch.log_append_time = -1
     batch.elapsed_ms = 0
     batch.error = batch.record_errors = batch.value = NULL
@@ -304,9 +305,10 @@ cdef void refill_metadata(object metadata, Batch* batch, Facts* facts, Facts* be
 
 cdef object history_of(Batch* batch, elapsed_ms):
     """What was tried with a batch that has failed, in words; what is known against its leader is as of now."""
-    trouble = (<DataPlane>batch.plane).troubles.get(batch.leader, "")
-    return failures.history(batch.attempts, batch.last_node, batch.last_error, batch.leader, trouble,
-                            <bint>batch.maybe_written, elapsed_ms)
+    cdef dict troubles = (<DataPlane>batch.plane).troubles
+    held_by = troubles.get(None, "") or (failures.throttled(batch.leader) if batch.throttled else "")
+    return failures.history(batch.attempts, batch.last_node, batch.last_error, batch.leader,
+                            troubles.get(batch.leader, ""), <bint>batch.maybe_written, elapsed_ms, held_by)
 
 
 cdef object failure_of(Batch* batch, int32_t index):
@@ -379,8 +381,9 @@ cdef object failure_for(CallbackEntry* entry, Batch* batch):
     return error
 
 
-cdef void call_back(CallbackEntry* entry, Batch* batch, FutureRecordMetadata future, Spare* spare) noexcept:
-    """Call one registered function, if it is for this outcome; what it raises is logged and goes no further.
+cdef object call_back(CallbackEntry* entry, Batch* batch, FutureRecordMetadata future, Spare* spare):
+    """Call one registered function, if it is for this outcome. What it raises is logged; the KeyboardInterrupt or the
+    like is returned for those who called on a thread of the user's.
 
     `future`: None, or that of the record. `spare`: NULL, or what keeps the metadata of the record before this one in
     the same batch. When its callback did not keep it, it is filled anew, as zip() does with its tuples.
@@ -388,7 +391,7 @@ cdef void call_back(CallbackEntry* entry, Batch* batch, FutureRecordMetadata fut
     cdef bint succeeded = outcome_of(batch) == SUCCEEDED
     cdef object value
     if entry.kind == (1 if succeeded else 0):
-        return
+        return None
     try:
         if not succeeded:
             value = failure_for(entry, batch) if future is None else own_failure(future, batch, entry.facts.index)
@@ -404,12 +407,14 @@ cdef void call_back(CallbackEntry* entry, Batch* batch, FutureRecordMetadata fut
                 spare.metadata = <PyObject*>value
                 spare.facts = entry.facts
         call_with(entry, value)
-    except BaseException:
+    except BaseException as raised:
         # A callback must not take the producer with it, not even by SystemExit.
         try:
             log.exception("a delivery callback raised; the record's outcome stands")
         except Exception:   # so may a logging filter of the user's
             pass
+        return None if isinstance(raised, Exception) else raised
+    return None
 
 
 cdef cbool by_index(const CallbackEntry& a, const CallbackEntry& b) noexcept nogil:

@@ -46,19 +46,20 @@ cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now) 
                           partition.producer_epoch == core.producer_epoch)
     if core.producer_id < 0:
         return none
-    if partition.broken or partition.reset_asked:
+    if partition.broken:
         if not idle:
             return none
         # A batch that may be in the log goes first, under its old stamp: only then is its fate known. A broker that
         # was started again may recognize the last one alone, so there they go from the last to the first.
         for i in range(partition.queue.size()):
-            if partition.queue[i].producer_id >= 0 and partition.queue[i].unknown and not partition.reset_asked:
-                found = i
+            if partition.queue[i].producer_id >= 0 and partition.queue[i].unknown:
+                if found == none or not partition.queue[i].split_product:   # a part is recognized by none
+                    found = i
                 if partition.forgetful < 0 or partition.forgetful != partition.leader.load():
                     break
         if found != none:
             return found
-        if current and not partition.reset_asked:
+        if current:
             ask_for_epoch(core, partition)
             return none
         adopt_identity(core, partition)

@@ -210,7 +210,9 @@ cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dic
         entry.extra = <PyObject*>extra
     batch = enlisted(self, &entry)
     if batch != NULL:
-        call_back(&entry, batch, self, NULL)
+        raised = call_back(&entry, batch, self, NULL)
+        if raised is not None:
+            raise raised
     return 0
 
 
@@ -245,6 +247,7 @@ cdef int resolve(FutureRecordMetadata self, Batch* outcome, error) except -1:
     cdef int32_t index
     cdef Batch* batch
     cdef Batch* old
+    raised = None
     if self.batch == NULL:
         release_held(outcome)
     batch = leaf(self, &index)
@@ -266,7 +269,10 @@ cdef int resolve(FutureRecordMetadata self, Batch* outcome, error) except -1:
     if error is not None:
         keep(self, error)
     for i in range(mine.size()):
-        call_back(&mine[i], outcome, self, NULL)
+        error = call_back(&mine[i], outcome, self, NULL)
+        raised = error if raised is None else raised
     drop_callbacks(mine)
     release_held(old)
+    if raised is not None:
+        raise raised
     return 0

@@ -45,7 +45,7 @@ cdef void abandon_unsent(Core* core, Batch* batch) noexcept nogil:
     batch.in_request = False
     if batch.producer_id >= 0:
         if batch.split_product:
-            lose_stamped(core, partition, batch, False, behind)
+            lose_stamped(core, partition, batch, batch.unknown, behind)
         else:
             partition.next_sequence = batch.base_sequence
     claimed = not batch.ended
@@ -210,6 +210,8 @@ cdef void expire_partition(Core* core, Partition* partition, int64_t now, int64_
     cdef vector[Batch*] gone
     cdef vector[Batch*] behind
     cdef Batch* batch
+    cdef int leader = partition.leader.load()
+    cdef cbool throttled = core.outboxes.count(leader) and core.outboxes[leader].throttled_until > now
     cdef size_t i
     partition.gate.lock()
     count_waiting(partition.in_flight, now, core.delivery_timeout, over, next_)
@@ -231,8 +233,7 @@ cdef void expire_partition(Core* core, Partition* partition, int64_t now, int64_
         over[i].ended = True
         over[i].elapsed_ms = (now - over[i].created) / 1e6
         over[i].maybe_written = over[i].unknown or over[i].reached or over[i].in_request
-        if over[i].attempts == 0:
-            over[i].maybe_written = False
+        over[i].throttled = throttled
         # Without the lock the control plane may decide on a parked one and drop what it holds, the last of it maybe.
         retain(over[i])
     partition.gate.unlock()

@@ -337,6 +337,7 @@ cdef cppclass Batch:
     int64_t log_append_time
     double elapsed_ms
     cbool maybe_written
+    cbool throttled            # its leader had asked for a pause when it expired
     PyObject* error            # owned
     PyObject* record_errors    # owned dict or NULL
     PyObject* value            # owned: what a future was given by hand (FutureRecordMetadata.success)
@@ -380,7 +381,6 @@ cdef cppclass Partition:
     uint64_t unresolved_ordinal
     cbool broken               # there is a gap: nothing goes under this identity but what may be in the log already
     int forgetful              # the broker that did not recognize what may be in its log; -1: none
-    cbool reset_asked
     int64_t asked_id           # the identity for which a newer one was asked
     int16_t asked_epoch
     uint64_t fail_after        # strict_order: stamped batches after this ordinal fail unless they succeeded

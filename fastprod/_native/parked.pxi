@@ -10,7 +10,7 @@ cdef class ParkedBatch:
     cdef readonly object error_message, record_errors, leader_hint
     cdef readonly long long log_start_offset, base_timestamp, producer_id, last_acked_offset
     cdef readonly double created
-    cdef readonly bint done, reached, unknown, overtaken, later_unknown
+    cdef readonly bint done, reached, unknown, split, overtaken, later_unknown
     cdef readonly int producer_epoch, base_sequence, last_acked_sequence, unresolved_sequence
 
     def __cinit__(self):
@@ -70,6 +70,7 @@ cdef ParkedBatch parked_from(Event* event):
     parked.done = batch.ended
     parked.reached = batch.reached
     parked.unknown = batch.unknown
+    parked.split = batch.split_product
     parked.producer_id = batch.producer_id
     parked.producer_epoch = batch.producer_epoch
     parked.base_sequence = batch.base_sequence
@@ -79,8 +80,8 @@ cdef ParkedBatch parked_from(Event* event):
     parked.overtaken = same_identity(batch, partition) and batch.ordinal < partition.last_acked_ordinal
     parked.later_unknown = False
     for i in range(partition.queue.size()):
-        if (partition.queue[i].unknown and partition.queue[i].ordinal > batch.ordinal
-                and same_identity(partition.queue[i], partition)):
+        if (partition.queue[i].unknown and not partition.queue[i].split_product
+                and partition.queue[i].ordinal > batch.ordinal and same_identity(partition.queue[i], partition)):
             parked.later_unknown = True
     partition.gate.unlock()
     return parked

@@ -160,7 +160,10 @@ cdef class Placement:
                 self.header_sizes[index] if not self.header_sizes.empty() else -1)
 
     def collect(self) -> tuple:
-        """Partitions, offsets, timestamps and errors of what has ended: each partition's runs are walked in step with the records: they are in the same order."""
+        """Partitions, offsets, timestamps and errors of what has ended.
+
+        Each partition's runs are walked in step with the records: they are in the same order.
+        """
         cdef object partitions = array("i", bytes(4 * self.count))
         cdef object offsets = array("q", bytes(8 * self.count))
         cdef object timestamps = array("q", bytes(8 * self.count))

@@ -16,7 +16,7 @@ cdef class DataPlane:
     cdef list retired          # routes' partitions that are gone
     cdef object compress
     cdef bint aborted
-    cdef dict troubles         # why brokers cannot be used just now, by node id
+    cdef dict troubles         # why brokers cannot be used just now, by node id; None: why nothing may leave
     cdef readonly dict routes
     cdef public object engine
 
@@ -273,7 +273,9 @@ cdef class DataPlane:
         self.routes.pop(topic, None)
 
     def reset_topic(self, topic: str) -> None:
-        """The topic was deleted and created again: sequences start anew once nothing of the old is in flight."""
+        """The topic was deleted and created again: its partitions go on under a newer epoch, in which sequences
+        start anew. Not under the old one: batches may have come to the new topic before we knew of it, and what has
+        their sequences would be taken for them."""
         cdef TopicRoute route = self.known.get(topic)
         cdef vector[Partition*] partitions
         cdef Partition* partition
@@ -284,7 +286,7 @@ cdef class DataPlane:
         for i in range(partitions.size()):
             partition = partitions[i]
             lock_detached(&partition.gate)
-            partition.reset_asked = True
+            partition.broken = partition.broken or partition.producer_id >= 0
             partition.gate.unlock()
         wake(self.core)
 
@@ -321,8 +323,9 @@ cdef class DataPlane:
         """No connection could be made: ask again when batches wait."""
         self._command(COMMAND_FAILED, node_id, -1, 0, "")
 
-    def set_trouble(self, node_id: int, words: str) -> None:
-        """Why a broker cannot be used just now, for the errors that come of it; "": it can."""
+    def set_trouble(self, node_id: int | None, words: str) -> None:
+        """Why a broker cannot be used just now, for the errors that come of it; "": it can. None: why nothing may
+        leave."""
         if words:
             self.troubles[node_id] = words
         else:
@@ -404,6 +407,9 @@ cdef class DataPlane:
             return
         partition = batch.partition
         lock_detached(&partition.gate)
+        if renumber and not unknown and self.core.strict_order and partition.unresolved != UNRESOLVED_NONE:
+            # The one of unknown fate before it is not in the log: it has failed for good.
+            partition.fail_after = min(partition.fail_after, partition.unresolved_ordinal)
         if batch.ended or partition.vanished:
             outcome = VANISHED
         elif batch.producer_id >= 0 and batch.ordinal > partition.fail_after:
@@ -486,7 +492,7 @@ cdef class DataPlane:
         batch.ended = True
         partition.gate.unlock()
         if not claimed:
-            self._finish(batch, FAILED, None, None, False)
+            self._finish(batch, FAILED, None, None, batch.unknown)
             parked.let_go()
             return
         try:
@@ -556,6 +562,7 @@ cdef class DataPlane:
             batch.flush_epoch = parent.flush_epoch
             batch.codec = self.core.codec
             batch.split_product = True
+            batch.unknown = parent.unknown
             batch.span = max(parent.span // n, <uint64_t>1)
             batch.ordinal = parent.ordinal + i * batch.span
             batch.producer_id = parent.producer_id

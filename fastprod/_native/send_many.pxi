@@ -271,7 +271,7 @@ cdef int place_all(ProducerBase self, TopicRoute route, Call call) except -1:
     except (errors.KafkaError, ValueError, TypeError) as error:
         if call.placement.runs.empty():
             raise
-        call.placement.refusal = failures.own(error)
+        call.placement.refusal = failures.own(error.with_traceback(None))
     return 0
 
 

@@ -155,14 +155,19 @@ class Batch:
 def history_of(batch: Batch, maybe_written: bool, *, elapsed: bool = True) -> str:
     """What was tried with a batch that fails now, in words."""
     leader = batch.partition.leader
+    host = batch.outcome.host
+    held_by = host.troubles.get(None, "")
+    if not held_by and host.throttled_until.get(leader, 0.0) > time.monotonic():
+        held_by = failures.throttled(leader)
     return failures.history(
         batch.attempts,
         batch.last_node,
         batch.last_error,
         leader,
-        batch.outcome.host.troubles.get(leader, ""),
+        host.troubles.get(leader, "") if leader >= 0 else "",
         maybe_written,
         (time.monotonic() - batch.created) * 1000 if elapsed else None,
+        held_by,
     )
 
 
@@ -192,6 +197,7 @@ class ParkedBatch:
         "record_count",
         "record_errors",
         "size",
+        "split",
         "topic",
         "unknown",
         "unresolved_sequence",
@@ -224,6 +230,7 @@ class ParkedBatch:
         self.created = batch.created
         self.reached = batch.reached
         self.unknown = batch.unknown
+        self.split = batch.split_product
         self.producer_id = batch.producer_id
         self.producer_epoch = batch.producer_epoch
         self.base_sequence = batch.base_sequence

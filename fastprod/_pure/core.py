@@ -258,6 +258,9 @@ class Core:
             partition.broken = True
             if unknown:
                 partition.forgetful = parked.node_id
+            elif self.options.strict_order and partition.unresolved >= 0:
+                # The one of unknown fate before it is not in the log: it has failed for good.
+                self._fail_all_behind(partition, partition.unresolved_ordinal)
         if batch.ended:
             self.account(batch, unknown)
         elif partition.vanished:
@@ -372,8 +375,6 @@ class Core:
 
     def review(self, partition: Partition) -> None:
         """Something of this partition changed: may it leave now, or does it need an epoch?"""
-        if partition.reset_wanted and not partition.in_flight and not partition.parked:
-            partition.forget_identity()
         if self.idempotent and partition.needs_epoch():
             if self.identity not in (NO_IDENTITY, partition.identity):
                 partition.renumber(self.identity)

@@ -38,9 +38,12 @@ class ControlThread(Protocol):
 
 
 class Memory(Protocol):
-    """What delivery asks of the pool: registered callbacks take memory until they have run."""
+    """What delivery asks of the pool: registered callbacks take memory until they have run. `owed`
+    changes under `lock`, together with the list they are in and without a call in between, at
+    which a signal's handler could raise."""
 
-    def owe(self, size: int) -> None: ...
+    lock: threading.Lock
+    owed: int
 
     def settle(self, size: int) -> None: ...
 
@@ -50,11 +53,13 @@ class Host:
     this process is a forked child. Whoever held a lock then holds it here for good, so none is
     taken any more."""
 
-    __slots__ = ("engine", "forked", "pool", "troubles", "unread")
+    __slots__ = ("engine", "forked", "pool", "throttled_until", "troubles", "unread")
 
     def __init__(self) -> None:
         self.pool: Memory | None = None
-        self.troubles: dict[int, str] = {}  # why brokers cannot be used just now
+        # Why brokers cannot be used just now; None: why nothing may leave.
+        self.troubles: dict[int | None, str] = {}
+        self.throttled_until: dict[int, float] = {}  # by broker, monotonic s
         self.unread = UnreadFailures()
         self.engine: ControlThread | None = None
         self.forked = False
@@ -168,23 +173,26 @@ class BatchOutcome:
             gate.open()
 
     def forget(self, entries: list[Registered]) -> None:
-        """These callbacks will not be kept any longer: give back what they take."""
+        """These callbacks have run: give back what they take."""
         if self.host.pool is not None and entries:
             self.host.pool.settle(len(entries) * layout.CALLBACK_SIZE)
 
 
-def _call_back(entry: Registered, outcome: BatchOutcome) -> None:
-    """Call a registered function, if it is for this outcome; what it raises goes no further."""
+def _call_back(entry: Registered, outcome: BatchOutcome) -> BaseException | None:
+    """Call a registered function, if it is for this outcome. What it raises is logged; the
+    KeyboardInterrupt or the like is returned for those who called on a thread of the user's."""
     if entry.kind == (_ERRBACK if failure_of(outcome, entry.number) is None else _CALLBACK):
-        return
+        return None
     error = entry.future.own_failure(outcome, entry.number)
     try:
         result = error if error is not None else metadata_of(outcome, entry.number, entry.future)
         entry.function(*entry.args, result, **entry.kwargs)
-    except BaseException:
+    except BaseException as raised:
         # A callback must not take the producer with it, not even by SystemExit.
         with contextlib.suppress(Exception):  # so may a logging filter of the user's
             log.exception("a delivery callback raised; the record's outcome stands")
+        return None if isinstance(raised, Exception) else raised
+    return None
 
 
 def failure_of(outcome: BatchOutcome, index: int) -> BaseException | None:
@@ -402,8 +410,9 @@ class FutureRecordMetadata:
                 f"a callback must be callable, not {type(function).__name__}: {function!r:.80}"
             )
         ended = self._enlist(kind, function, args, kwargs)
-        if ended is not None:
-            _call_back(*ended)
+        raised = None if ended is None else _call_back(*ended)
+        if raised is not None:
+            raise raised
         return self
 
     def _enlist(
@@ -423,9 +432,11 @@ class FutureRecordMetadata:
                     continue  # split between the look and the lock
                 if outcome.settled:
                     break
-                outcome.callbacks.append(entry)
-                if outcome.host.pool is not None:
-                    outcome.host.pool.owe(layout.CALLBACK_SIZE)
+                pool = outcome.host.pool
+                if pool is not None:
+                    with pool.lock:
+                        outcome.callbacks += [entry]
+                        pool.owed += layout.CALLBACK_SIZE
                 return None
         return entry, outcome
 
@@ -464,11 +475,18 @@ class FutureRecordMetadata:
                     "This future is already complete; success() and failure() come too late."
                 )
             due = [entry for entry in outcome.callbacks if entry.future is self]
-            outcome.callbacks = [entry for entry in outcome.callbacks if entry.future is not self]
-            self._outcome, self._index = mine, 0
-        outcome.forget(due)
-        for entry in due:
-            _call_back(entry._replace(number=0), mine)
+            others = [entry for entry in outcome.callbacks if entry.future is not self]
+            size = len(due) * layout.CALLBACK_SIZE
+            pool = outcome.host.pool
+            if pool is not None:
+                with pool.lock:
+                    outcome.callbacks = others
+                    self._outcome, self._index = mine, 0
+                    pool.owed -= size
+                pool.settle(0)
+        for raised in [_call_back(entry._replace(number=0), mine) for entry in due]:
+            if raised is not None:
+                raise raised
         return self
 
     def __repr__(self) -> str:

@@ -317,6 +317,7 @@ class IoLoop:
             # broker for weeks.
             pause_s = min(throttle_ms, self._core.options.delivery_timeout_ms) / 1000
             connection.throttle(now + pause_s, pause_s)
+            self._core.host.throttled_until[outbox.node_id] = connection.throttled_until
 
     def _settle_batch(self, outbox: Outbox, batch: Batch, answer: PartitionAnswer) -> None:
         if answer[3] == 0:

@@ -45,7 +45,6 @@ class Partition:
         "record_bytes",
         "record_size_max",
         "records_appended",
-        "reset_wanted",
         "retry_at",
         "strict_after",
         "topic",
@@ -67,7 +66,6 @@ class Partition:
         self.in_flight: list[Batch] = []
         self.parked = 0
         self.retry_at = 0.0
-        self.reset_wanted = False
         self.records_appended = self.record_bytes = self.record_size_max = 0
         self.identity = NO_IDENTITY
         self.next_sequence = 0
@@ -163,9 +161,10 @@ class Partition:
         broker has said what became of it. They go in order; but a broker that was started again may
         recognize the last one alone, so there they go from the last to the first."""
         unknown = [batch for batch in self.queue if batch.stamped and batch.unknown]
-        if not unknown:
-            return None
-        return unknown[-1 if self.forgetful >= 0 and self.forgetful == self.leader else 0]
+        if self.forgetful >= 0 and self.forgetful == self.leader:
+            # A part of a split one is recognized by none.
+            unknown = [batch for batch in unknown if not batch.split_product][-1:] or unknown
+        return unknown[0] if unknown else None
 
     def _proven(self, now: float) -> bool:
         """Whether the broker is known to hold state of our producer id. A broker without it takes
@@ -232,6 +231,7 @@ class Partition:
         with self.lock:
             return any(
                 each.unknown
+                and not each.split_product
                 and each.ordinal > batch.ordinal
                 and (each.producer_id, each.producer_epoch) == stamp
                 for each in self.queue
@@ -270,16 +270,6 @@ class Partition:
 
     def renumber(self, identity: Identity) -> None:
         """All stamps come off; the batches leave in order, from 0, under the newer identity."""
-        self._take_stamps_off()
-        self._adopt(identity)
-
-    def forget_identity(self) -> None:
-        """Nothing is known of what the broker holds: the topic was created anew."""
-        self._take_stamps_off()
-        self._adopt(NO_IDENTITY)
-        self.reset_wanted = False
-
-    def _take_stamps_off(self) -> None:
         with self.lock:
             for batch in self.queue:
                 batch.take_stamp_off()
@@ -288,6 +278,7 @@ class Partition:
         self.broken = self.epoch_asked = False
         self.forgetful = -1
         self.strict_after = None
+        self._adopt(identity)
 
 
 def _by_ordinal(batch: Batch) -> Ordinal:

@@ -18,6 +18,7 @@ from fastprod._pure.batch import Batch, ParkedBatch, history_of
 from fastprod._pure.core import Core
 from fastprod._pure.delivery import BatchOutcome, ControlThread
 from fastprod._pure.io_loop import IoLoop
+from fastprod._pure.partition import NO_IDENTITY
 from fastprod._pure.record_batch import (
     DecodedRecord,
     frame_headers,
@@ -122,14 +123,16 @@ class DataPlane:
         self.routes.pop(topic, None)
 
     def reset_topic(self, topic: str) -> None:
-        """The topic was deleted and created again: sequences start anew once nothing of the old is
-        in flight."""
+        """The topic was deleted and created again: its partitions go on under a newer epoch, in
+        which sequences start anew. Not under the old one: batches may have come to the new topic
+        before we knew of it, and what has their sequences would be taken for them."""
         with self.core.lock:
             route = self.core.topics.get(topic)
             if route is not None and self.core.idempotent:
                 for partition in (*route.partitions, *route.vanished.values()):
-                    partition.reset_wanted = True
-                    self.core.review(partition)
+                    if partition.identity != NO_IDENTITY:
+                        partition.broken = True
+                        self.core.review(partition)
 
     def set_leader_limit(self, topic: str, limit: int) -> None:
         """New batches of the topic stay at or below `limit` bytes on the wire; 0: no limit of its
@@ -151,8 +154,9 @@ class DataPlane:
         """No connection could be made: ask again when batches wait."""
         self._loop.command(io_loop.FAILED, node_id)
 
-    def set_trouble(self, node_id: int, words: str) -> None:
-        """Why a broker cannot be used just now, for the errors that come of it; "": it can."""
+    def set_trouble(self, node_id: int | None, words: str) -> None:
+        """Why a broker cannot be used just now, for the errors that come of it; "": it can. None:
+        why nothing may leave."""
         if words:
             self.core.host.troubles[node_id] = words
         else:
@@ -235,7 +239,7 @@ class DataPlane:
             children = [] if parent.ended else _children(self.core, parent, groups)
             self.core.unpark(parked)
             if parent.ended:
-                self.core.account(parent, unknown=False)
+                self.core.account(parent, parent.unknown)
             else:
                 self.core.replace(parent, children)
             self.core.review(parent.partition)
@@ -380,6 +384,7 @@ def _children(core: Core, parent: Batch, groups: Sequence[Sequence[DecodedRecord
         child.count = len(group)
         child.close(full=True)
         child.split_product = True
+        child.unknown = parent.unknown
         child.charge = len(child.records)
         child.ordinal = (*parent.ordinal, number)
         child.place = parent.place

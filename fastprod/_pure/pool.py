@@ -56,7 +56,7 @@ class BufferPool:
         self._host = host
         host.pool = self
         self._on_pressure = on_pressure
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._line: deque[_Waiter] = deque()
 
     @property
@@ -75,7 +75,7 @@ class BufferPool:
 
     def try_take(self, size: int, holder: Holder) -> bool:
         """Take `size` bytes for `holder` if they are there and nobody waits in line."""
-        with self._lock:
+        with self.lock:
             if self._line or self.charged + self.owed + size > self.budget:
                 return False
             self.charged += size
@@ -93,7 +93,7 @@ class BufferPool:
         inside = self._host.on_control_thread()
         waiter = _Waiter(size, inside)
         try:
-            with self._lock:
+            with self.lock:
                 if inside:
                     self._line.appendleft(waiter)
                 else:
@@ -105,7 +105,7 @@ class BufferPool:
         except BaseException:
             # Also a signal's KeyboardInterrupt: the place in line goes, and so does a grant that
             # came just before.
-            with self._lock:
+            with self.lock:
                 if waiter.granted:
                     self.charged -= size
                 elif waiter in self._line:
@@ -142,30 +142,30 @@ class BufferPool:
 
     def charge(self, size: int) -> None:
         """Take `size` bytes whether they are there or not."""
-        with self._lock:
+        with self.lock:
             self.charged += size
 
     def give(self, size: int, holder: Holder) -> None:
         """Return `size` of the bytes that `holder` has."""
-        with self._lock:
+        with self.lock:
             self.charged -= size
             holder.charge -= size
             self._grant()
 
     def owe(self, size: int) -> None:
         """Callbacks, or a batch that held its bytes until they have run, take `size` bytes."""
-        with self._lock:
+        with self.lock:
             self.owed += size
 
     def settle(self, size: int) -> None:
         """They have run."""
-        with self._lock:
+        with self.lock:
             self.owed -= size
             self._grant()
 
     def close(self) -> None:
         """Everybody in line gets an error."""
         self.closed = True
-        with self._lock:
+        with self.lock:
             while self._line:
                 self._line.popleft().gate.open()

@@ -44,8 +44,16 @@ class Engine(Protocol):
     def pump(self, seconds: float) -> None: ...
 
 
+class _Unbound:
+    """What a producer has before `_bind`, where nothing can be sent."""
+
+    closing = True
+
+
 class OneByOne:
     """Holds `send`, and what it shares with `send_many`."""
+
+    _core: Any = _Unbound
 
     def _bind(
         self,

@@ -134,7 +134,7 @@ class ProducerBase(OneByOne):
             except (errors.KafkaError, ValueError, TypeError) as error:
                 if index == 0:
                     raise
-                return failures.own(error)
+                return failures.own(error.with_traceback(None))  # its frames hold this producer
             futures[index] = FutureRecordMetadata(outcome, place, row.record.timestamp, *row.sizes)
         return None
 

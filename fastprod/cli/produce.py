@@ -49,7 +49,8 @@ formats:
 Input that cannot be read as records ends the command with the number of the line or frame; the records before it are
 still delivered. So it is with Ctrl-C; a second Ctrl-C gives up on what is not delivered yet.
 
-exit status: 0 every record was acknowledged, 1 not so, 2 the arguments make no sense, 130 interrupted
+exit status: 0 every record was acknowledged (with acks=0: sent), 1 not so, 2 the arguments make no sense, 130
+interrupted
 """
 
 
@@ -107,6 +108,8 @@ class _Transfer:
         self._bytes = 0
         self._began = time.monotonic()
         self._seconds = 0.0
+        # Of an answer that nobody waits for, or sends, nothing may be said.
+        self._done = "acknowledged" if producer.config["acks"] else "sent, which acks=0 lets nobody acknowledge"
 
     def run(self, records: Iterator[Record], *, with_progress: bool) -> int:
         """Send all of them, wait for every acknowledgement and return the exit status."""
@@ -127,7 +130,7 @@ class _Transfer:
     def summary(self) -> str:
         """Return what came of it, in a line; after `run`."""
         outcomes, seconds, megabytes = self._outcomes, self._seconds, self._bytes / 1e6
-        parts = [f"{outcomes.acknowledged:,} of {outcomes.accepted:,} records acknowledged"]
+        parts = [f"{outcomes.acknowledged:,} of {outcomes.accepted:,} records {self._done}"]
         if outcomes.failed:
             parts.append(f"{outcomes.failed:,} failed")
         if outcomes.waiting:
@@ -167,7 +170,7 @@ class _Transfer:
 
     def _state(self, total: int | None) -> State:
         done = self._outcomes.accepted if total is None else self._stream.tell()
-        return State(done, f"{self._outcomes.acknowledged:,} records acknowledged")
+        return State(done, f"{self._outcomes.acknowledged:,} records {self._done.partition(',')[0]}")
 
 
 def _separator(args: argparse.Namespace) -> bytes | None:

@@ -171,6 +171,7 @@ def _facts(parked: Parked) -> BatchFacts:
         unresolved_sequence=parked.unresolved_sequence,
         log_start_offset=parked.log_start_offset,
         has_record_errors=bool(parked.record_errors),
+        split=parked.split,
     )
 
 

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from fastprod import errors
+from fastprod import addresses, errors
 from fastprod.control.dial import Dial, SocketSettings
 from fastprod.control.frames import FrameReader
 from fastprod.control.loop import READ, WRITE, Loop, Timer
@@ -63,7 +63,7 @@ class Target(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.host}:{self.port}"
+        return str(addresses.Address(self.host, self.port))
 
 
 class _Open(NamedTuple):

@@ -169,7 +169,7 @@ def _brokers(
         why = f"Metadata is refused: {kind.__name__}" if answer.error_code else "it names no broker"
         checks.append(watch.failed("metadata", why, "Is the broker starting? Look at its log."))
         return None
-    names = ", ".join(f"{each.node_id} at {each.host}:{each.port}" for each in answer.brokers)
+    names = ", ".join(f"{each.node_id} at {Server(each.host, each.port)}" for each in answer.brokers)
     checks.append(watch.passed("metadata", f"it names broker {names}"))
     return answer
 

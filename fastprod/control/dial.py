@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from fastprod import addresses
 from fastprod.control.loop import WRITE, Loop, Timer
 from fastprod.control.resolve import Address, Answer, Resolver
 
@@ -48,7 +49,7 @@ class Dial:
         self._timeout_s = timeout_s
         self._on_connected = on_connected
         self._on_failed = on_failed
-        self._name = f"{host}:{port}"
+        self._name = str(addresses.Address(host, port))
         self._addresses: list[Address] = []
         self._failures: list[str] = []
         self._socket: socket.socket | None = None

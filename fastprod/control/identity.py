@@ -29,6 +29,7 @@ from fastprod.control.seam import Plane
 LAST_EPOCH: Final = 32767
 _NONE: Final = (-1, -1)
 _CLUSTER_DENIED: Final = 31
+_MISSING: Final = "there is no producer id, InitProducerId"
 
 
 class Identity:
@@ -65,6 +66,8 @@ class Identity:
         if self._asking or self._stopped:
             return
         self._asking = True
+        if not self._failures:
+            self._plane.set_trouble(None, f"{_MISSING} is not answered yet")
         self._channel.submit(wire.init_producer_id(), self._answered)
 
     def metadata_came(self) -> None:
@@ -95,6 +98,7 @@ class Identity:
 
     def _adopt(self, producer_id: int, epoch: int) -> None:
         self.current = (producer_id, epoch)
+        self._plane.set_trouble(None, "")
         self._plane.set_identity(producer_id, epoch)
 
     def _answered(self, answer: wire.NewIdentity | None, error: Exception | None) -> None:
@@ -108,13 +112,19 @@ class Identity:
             return
         if error is not None:
             if isinstance(error, errors.UnsupportedVersionError):
+                self._plane.set_trouble(None, "")
                 self._on_unsupported(error)
             else:
+                self._plane.set_trouble(None, f"{_MISSING} was not answered: {error.args[0]}")
                 self._unanswered = True
                 self._on_unanswered()
             return
-        if answer is not None and not errors.is_retriable(answer.error_code):
-            self._refused(answer.error_code)
+        if answer is not None:
+            kind = errors.for_code(answer.error_code)
+            told = f"{_MISSING} was refused with {kind.__name__}: {kind.description}"
+            self._plane.set_trouble(None, told)
+            if not errors.is_retriable(answer.error_code):
+                self._refused(answer.error_code)
         self._try_again()
 
     def _refused(self, code: int) -> None:

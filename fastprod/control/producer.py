@@ -36,6 +36,9 @@ _ABANDONED_LOOK_S: Final = 0.02
 _UNREAD_S: Final = 60.0
 
 
+def _nothing() -> None: ...
+
+
 class Engine:
     """Both planes of one producer. Any thread, unless noted; times in seconds."""
 
@@ -48,6 +51,8 @@ class Engine:
         self.plane = _backend.DataPlane(options, self._loop.wake_fd)
         # Set in a forked child: whoever goes on there makes a new engine, one of them, under it.
         self.succession: threading.Lock | None = None
+        # What the face still has to do when it was closed by nobody.
+        self.farewell: Callable[[], object] = _nothing
         self._finalizer: Any = None
         self._fatal: Exception | None = None
         self._bootstrapping = False
@@ -307,6 +312,7 @@ class Engine:
             self._loop.call_later(_ABANDONED_LOOK_S, lambda: self._abandoned(deadline))
         else:
             self.close(0)
+            self.farewell()
 
     def _tell_unread(self) -> None:
         self._log_unread()
@@ -352,6 +358,7 @@ class Engine:
                 self.config["client_id"],
                 left,
             )
+        self.farewell()
 
     def _why_ended(self) -> BaseException | None:
         """Return the error of every further send; raises once the producer is closed."""

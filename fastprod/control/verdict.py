@@ -108,7 +108,8 @@ _MAY_BE_WRITTEN: Final = frozenset(
 
 
 class BatchFacts(NamedTuple):
-    """What a verdict depends on. Times are monotonic seconds; sequences are -1 for none."""
+    """What a verdict depends on. Times are monotonic seconds; sequences are -1 for none. `split`: it
+    is a part of a batch that was split."""
 
     error_code: int
     record_count: int
@@ -125,6 +126,7 @@ class BatchFacts(NamedTuple):
     unresolved_sequence: int = -1
     log_start_offset: int = -1
     has_record_errors: bool = False
+    split: bool = False
 
 
 class Rules(NamedTuple):
@@ -169,34 +171,45 @@ def judge(facts: BatchFacts, rules: Rules, now: float) -> Verdict:
 
 
 def _judge_too_large(facts: BatchFacts, unknown: bool) -> Verdict:
-    """10: more than one record is split. An earlier attempt whose answer was lost does not forbid
-    that: it carried the same bytes to the same topic, so it was refused as well."""
+    """10: more than one record is split. One that may be in the log all the same (its answer was
+    lost, and the topic's limit lowered since) only where it follows what is acknowledged: there
+    the answer to its first part tells (`_judge_sequence`)."""
     if facts.record_count > 1 and not facts.done:
-        return Verdict(Action.SPLIT)
+        told = not facts.unknown or facts.base_sequence < 0 or _meets_other_state(facts)
+        if told:
+            return Verdict(Action.SPLIT)
     return Verdict(Action.FAIL, unknown)
 
 
 def _judge_sequence(kind: _Kind, facts: BatchFacts, rules: Rules, now: float) -> Verdict:
     """45 and 59. Both mostly prove that the batch is not in the leader's log, whatever happened to
     earlier attempts: a batch there among the producer's last five is recognized as a duplicate, and
-    with at most five in flight none is older than that.
+    with at most five in flight none is older than that. There are two exceptions.
 
-    But a broker that was started again, or cut its log back, remembers of each producer the last
-    batch and those that it has replayed since. Before such a one, 45 proves nothing about a batch
-    with others behind it that may be there, too: they are asked about first, from the last on. One
-    of them that is there says that all before it are, because none is taken out of order.
+    A broker that was started again, or cut its log back, remembers of each producer the last batch
+    and those that it has replayed since. Before such a one, 45 proves nothing about a batch with
+    others behind it that may be there, too: they are asked about first, from the last on. One of
+    them that is there says that all before it are, because none is taken out of order.
+
+    A part of a batch that may be in the log is not recognized: the broker remembers the whole. So
+    45 where the part should fit says that the whole may be there, and under a new epoch it would be
+    written twice. What such parts are answered says nothing about others either.
     """
     if not rules.idempotent or facts.base_sequence < 0:
         return Verdict(Action.FAIL)
     if kind is _Kind.OUT_OF_ORDER and facts.overtaken:
         return Verdict(Action.SUCCEED)
-    if kind is _Kind.OUT_OF_ORDER and facts.unknown and facts.later_unknown:
+    doubtful = facts.unknown and facts.later_unknown and not facts.split
+    if kind is _Kind.OUT_OF_ORDER and doubtful:
         doubted = Verdict(Action.RETRY, unknown=True, renumber=True)
         return _retry_or_fail(facts, rules, now, doubted)
     # Log start -1 means that the broker does not know either; trying again may tell.
     known = facts.log_start_offset != -1
     renumber = _meets_other_state(facts) if kind is _Kind.OUT_OF_ORDER else known
-    return _retry_or_fail(facts, rules, now, Verdict(Action.RETRY, renumber=renumber))
+    unknown = facts.unknown and facts.split
+    if unknown and renumber:
+        return Verdict(Action.FAIL, unknown)
+    return _retry_or_fail(facts, rules, now, Verdict(Action.RETRY, unknown, renumber=renumber))
 
 
 def _meets_other_state(facts: BatchFacts) -> bool:

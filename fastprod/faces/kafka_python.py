@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
+import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -80,6 +82,9 @@ class KafkaProducer(_backend.ProducerBase):
             self._choose_partition,
             settings["compression_type"],
         )
+        # Weakly: the engine must not keep what keeps the producer, as a serializer may.
+        mine = weakref.ref(self)
+        engine.farewell = lambda: _close_serializers_of(mine())
         self._engine = engine
         self._closed = False
         return engine
@@ -103,7 +108,7 @@ class KafkaProducer(_backend.ProducerBase):
         Raises KafkaTimeoutError when the time is over, ValueError for a timeout that is none, and
         IllegalStateError in a delivery callback, which would wait for itself.
         """
-        seconds = _seconds(timeout)
+        seconds = None if timeout == float("inf") else _seconds(timeout)
         engine = self._engine
         if engine is not None and not engine.flush(seconds):
             raise errors.KafkaTimeoutError(
@@ -120,7 +125,8 @@ class KafkaProducer(_backend.ProducerBase):
         stopped and closed KafkaTimeoutError says how many records `undelivered()` holds. Another
         call does nothing, unless Ctrl-C ended this one: records go on being delivered then, and
         `close` can be called again, with or without patience. In a delivery callback it acts as
-        `close(0)`. Serializers that have a `close` are closed as well. `null_logger` is there for
+        `close(0)`. Serializers that have a `close` are closed as well, also where the producer is
+        dropped or the program ends without this call. `null_logger` is there for
         kafka-python's sake.
 
         Raises KafkaTimeoutError as said and ValueError for a timeout that is none.
@@ -132,11 +138,11 @@ class KafkaProducer(_backend.ProducerBase):
         if engine.succession is not None:
             # Inherited over a fork and not used since: what there is to deliver is the parent's.
             self._closed = True
-            self._close_serializers()
+            _close_all(self._to_close)
             return
         undelivered = engine.close(seconds)
         self._closed = True
-        self._close_serializers()
+        _close_all(self._to_close)
         count = len(undelivered)
         if count:
             raise errors.KafkaTimeoutError(
@@ -254,6 +260,7 @@ class KafkaProducer(_backend.ProducerBase):
     def __del__(self) -> None:
         """Have the engine end by itself. May run on any thread, so it only signals."""
         if self._engine is not None and not self._closed:
+            self._engine.farewell = functools.partial(_close_all, self._to_close)
             self._engine.abandon()
 
     def __str__(self) -> str:
@@ -307,14 +314,22 @@ class KafkaProducer(_backend.ProducerBase):
             self._begin_again()
         return self._engine
 
-    def _close_serializers(self) -> None:
-        while True:
-            try:
-                each = self._to_close.pop()
-            except IndexError:
-                return  # by this close(), or by one on another thread
-            for error in serializers.close(each):
-                log.warning("A serializer's close() failed: %r", error)
+
+def _close_serializers_of(producer: KafkaProducer | None) -> None:
+    """At the end of the program; one that was dropped before has left them to its engine."""
+    if producer is not None:
+        _close_all(producer._to_close)
+
+
+def _close_all(left: list[Any]) -> None:
+    """Close serializers, and leave none of them to others who do the same."""
+    while True:
+        try:
+            each = left.pop()
+        except IndexError:
+            return  # by this close(), or by one on another thread
+        for error in serializers.close(each):
+            log.warning("A serializer's close() failed: %r", error)
 
 
 def _seconds(timeout: float | None) -> float | None:

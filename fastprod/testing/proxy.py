@@ -44,6 +44,7 @@ class FaultProxy(Forgotten):
 
     Raises:
         OSError: the port is taken, or the target's name cannot be resolved.
+        ValueError: the target has no port.
     """
 
     def __init__(self, target: tuple[str, int] | str, *, port: int = 0, tap: Tap | None = None) -> None:
@@ -90,6 +91,8 @@ class FaultProxy(Forgotten):
     def target(self, target: tuple[str, int] | str) -> None:
         if isinstance(target, str):
             host, _, number = target.rpartition(":")
+            if not host or not number.isdigit():
+                raise ValueError(f'target={target!r}: it must be (host, port) or "host:port"')
             target = (host.strip("[]"), int(number))
         family, _, _, _, address = socket.getaddrinfo(*target, type=socket.SOCK_STREAM)[0]
         self._family, self._target = family, (str(address[0]), int(address[1]))

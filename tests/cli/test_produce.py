@@ -77,6 +77,15 @@ def test_every_field_of_an_envelope_arrives(kafka_broker: KafkaBroker, make_topi
     assert tombstone[:4] == (1, 0, b"\x00\xff", None)
 
 
+def test_of_what_nobody_acknowledges_it_does_not_say_so(kafka_broker: KafkaBroker, make_topic: MakeTopic) -> None:
+    topic = make_topic()
+    status, said = produce(kafka_broker, topic, "-X", "acks=0", data=b"one\ntwo\n")
+    assert status == 0
+    assert "fastprod produce: 2 of 2 records sent, which acks=0 lets nobody acknowledge; " in said
+    assert "records acknowledged" not in said
+    assert values(kafka_broker.bootstrap_servers, topic) == [b"one", b"two"]
+
+
 def test_options_reach_the_producer(kafka_broker: KafkaBroker, make_topic: MakeTopic, tmp_path: Path) -> None:
     topic = make_topic()
     path = tmp_path / "producer.toml"

@@ -255,6 +255,28 @@ class TestTopicIdMapping:
         assert offsets(send(made, b"new")) == [0]
         assert broker.batches[-1].topic_id == broker.topic_id("t")
 
+    @pytest.mark.parametrize("version", ["2.1", "2.4", "3.3", "4.0", "4.3"])
+    @pytest.mark.parametrize("lost", [False, True])
+    def test_topic_id_mapping_a_new_topic_that_is_noticed_late(self, version: str, lost: bool) -> None:
+        """Before Produce 13 requests name topics, and a batch comes to the new one unnoticed. The next one is not taken
+        for it, and it is not written twice when the loss of its answer brings the news."""
+        with ScriptedBroker({"t": 1}, version=version) as broker:
+            # What is lost is sent again after the news.
+            options: dict[str, Any] = {"retry_backoff_ms": 400} if lost else {"metadata_max_age_ms": 200}
+            with KafkaProducer(bootstrap_servers=broker.bootstrap_servers, reconnect_backoff_ms=5, **options) as made:
+                if lost:
+                    send(made, b"old")[0].get(20)
+                made.partitions_for("t")
+                broker.recreate_topic("t")
+                if lost:
+                    broker.on_produce(times=1).lose()
+                first = send(made, b"1")[0].get(20).offset
+                asked = broker.count(Api.METADATA)
+                if not lost:
+                    broker.wait_for(Api.METADATA, asked + 2)
+                assert [first, *offsets(send(made, b"2")), *offsets(send(made, b"3"))] == [0, 1, 2]
+                assert broker.values("t") == [b"1", b"2", b"3"]
+
     def test_topic_id_mapping_without_an_id(self, broker: ScriptedBroker, make: Make) -> None:
         """Some topic has no id yet: names, with version 12 at most."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from fastprod import errors
@@ -75,6 +77,29 @@ def test_strict_mode_followers_fail_that_wait_for_a_retry(broker: ScriptedBroker
             each.get(20)
     broker.nothing_more()
     assert broker.values("t") == [b"first"]
+
+
+def test_strict_mode_followers_fail_behind_one_of_unknown_fate(broker: ScriptedBroker, make: Make) -> None:
+    """The first one's answers were lost and its time is over. That the next one does not fit tells that it is not in
+    the log; one that holds no sequence goes on under the next epoch."""
+    made = proven(broker, make, strict_order=True, request_timeout_ms=4000, delivery_timeout_ms=4000)
+    (first,) = send(made, b"1")
+    broker.next_produce().drop()
+    lost = broker.next_produce()
+    time.sleep(2.5)
+    behind = send(made, b"2", b"3")
+    assert [broker.next_produce().batch.values for _ in behind] == [[b"2"], [b"3"]]
+    eventually(lambda: first.failed())
+    assert first.exception.maybe_written
+    lost.drop()
+    broker.by_hand = False
+    for each in behind:
+        with pytest.raises(errors.OutOfOrderSequenceNumberError, match="strict_order"):
+            each.get(20)
+    assert behind[0].exception.maybe_written is False
+    assert send(made, b"4")[0].get(20).offset == 1
+    assert broker.values("t") == [b"first", b"4"]
+    assert broker.log("t")[-1].stamp == (ID, 1, 0)
 
 
 def test_bump_on_45_next_batch(broker: ScriptedBroker, make: Make) -> None:

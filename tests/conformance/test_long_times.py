@@ -1,4 +1,4 @@
-"""Items 37 and 42: what happens after five minutes. Python's clock is set forward; nothing of fastprod is touched."""
+"""Items 21, 37 and 42: after one minute, or five. Python's clock is set forward; nothing of fastprod is touched."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import fastprod
 from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import Make
@@ -84,3 +85,24 @@ def test_rebootstrap_after_five_minutes_without_metadata(
     two.by_hand = False
     silent.remove()
     assert offsets(futures) == [1, 2]
+
+
+@pytest.mark.skipif(fastprod.backend == "native", reason="its clock is not Python's")
+def test_muted_partition_after_a_quiet_minute(broker: ScriptedBroker, clock: Clock, make: Make) -> None:
+    """The broker may have forgotten this producer by then, and would write followers of a first batch that it refuses:
+    it goes alone again (design, invariant 5a)."""
+    made = proven(broker, make)
+    futures = send(made, b"1", b"2")
+    for request in [broker.next_produce() for _ in futures]:
+        request.accept()
+    assert offsets(futures) == [1, 2]
+    clock.forward(61)
+    futures = send(made, b"3", b"4")
+    alone = broker.next_produce()
+    broker.nothing_more()
+    alone.refuse(19)
+    alone = broker.next_produce()
+    broker.nothing_more()
+    alone.accept()
+    broker.next_produce().accept()
+    assert offsets(futures) == [3, 4]

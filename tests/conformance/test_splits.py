@@ -52,6 +52,59 @@ def test_split_and_reenqueue(broker: ScriptedBroker, make: Make, idempotent: boo
     assert broker.values("t") == values
 
 
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_split_and_reenqueue_after_a_lost_answer(
+    broker: ScriptedBroker, make: Make, written: bool, in_flight: int
+) -> None:
+    """The topic's limit was lowered between the attempt whose answer was lost and the next one. A broker recognizes
+    the whole, but not its parts: where it has the whole they are refused, and may not be written under a new epoch."""
+    made = make(**LONG, batch_size=1500)
+    send(made, b"first")
+    made.flush(20)
+    broker.by_hand = True
+    values = [b"%02d" % number * 50 for number in range(16)]
+    futures = send(made, *values)
+    lost = broker.next_produce()
+    count = lost.batch.count
+    flushing = threading.Thread(target=made.flush)
+    if in_flight == 2:
+        flushing.start()
+        assert broker.next_produce().batch.sequence == 1 + count
+    lost.lose() if written else lost.drop()
+    again = broker.next_produce()
+    assert again.batch.stamp == lost.batch.stamp
+    again.refuse(10)
+    broker.by_hand = False
+    futures += send(made, b"last")
+    made.flush(60)
+    if in_flight == 2:
+        flushing.join(20)
+    failed = [each for each in futures if each.failed()]
+    assert failed == (futures[:count] if written else [])
+    for each in failed:
+        assert each.exception.maybe_written
+    assert broker.values("t") == [b"first", *values, b"last"]
+
+
+def test_parts_that_never_left_may_be_written(broker: ScriptedBroker, make: Make) -> None:
+    """Parts that never left may be in the log if their whole may."""
+    options: dict[str, Any] = {"request_timeout_ms": 1500, "delivery_timeout_ms": 3000, "linger_ms": 1500}
+    made = make(**options, max_in_flight_requests_per_connection=1, batch_size=1500)
+    send(made, b"first")
+    made.flush(20)
+    broker.by_hand = True
+    futures = send(made, *[b"%02d" % number * 50 for number in range(16)])
+    broker.next_produce().lose()
+    whole = broker.next_produce()
+    whole.refuse(10)
+    part = broker.next_produce()
+    for each in futures[part.batch.count : whole.batch.count]:
+        with pytest.raises(errors.KafkaTimeoutError, match="Never sent") as caught:
+            each.get(20)
+        assert caught.value.maybe_written  # type: ignore[attr-defined]
+
+
 def test_split_of_split_terminates(broker: ScriptedBroker, make: Make) -> None:
     """Refused again and again it is halved until its records are alone, and they fail. There is no recursion that
     could overflow."""

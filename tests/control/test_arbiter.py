@@ -34,7 +34,10 @@ class Parked:
     created: float = 999.0
     done: bool = False
     reached: bool = True
+    overtaken: bool = False
+    later_unknown: bool = False
     unknown: bool = False
+    split: bool = False
     base_sequence: int = 0
     last_acked_sequence: int = -1
     last_acked_offset: int = -1

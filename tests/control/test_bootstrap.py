@@ -33,6 +33,10 @@ def refused(sender: MakeSender, address: str, seconds: float = 0.6, **options: o
     return str(caught.value)
 
 
+def test_an_ipv6_address_is_in_brackets(sender: MakeSender) -> None:
+    assert "cannot connect to [::1]:1: " in refused(sender, "[::1]:1")
+
+
 class TestVersions:
     @pytest.mark.parametrize("newest", [0, 1, 2])
     def test_an_older_broker_is_asked_again_with_its_version(

@@ -47,6 +47,17 @@ def test_only_once_at_a_time() -> None:
     assert len(rig.channel.asked) == 1
 
 
+def test_why_nothing_leaves_is_told_until_there_is_one() -> None:
+    rig = Rig()
+    rig.identity.start()
+    assert rig.plane.named("set_trouble")[-1] == (None, "there is no producer id, InitProducerId is not answered yet")
+    rig.channel.answer(None, errors.KafkaConnectionError("it was cut"))
+    assert "was not answered: it was cut" in rig.plane.named("set_trouble")[-1][1]
+    rig.identity.metadata_came()
+    rig.channel.answer(NewIdentity(0, 7, 0))
+    assert rig.plane.named("set_trouble")[-1] == (None, "")
+
+
 @pytest.mark.parametrize("code", [7, 14, 15, 16, 51])
 def test_retriable_errors_are_asked_again_with_backoff(code: int) -> None:
     rig = Rig()
@@ -57,7 +68,8 @@ def test_retriable_errors_are_asked_again_with_backoff(code: int) -> None:
         assert not rig.channel.open
         rig.loop.advance(1.3)
         assert len(rig.channel.asked) == attempt + 2
-    assert rig.plane.calls == []
+    assert {name for name, _ in rig.plane.calls} == {"set_trouble"}
+    assert "InitProducerId was refused with" in rig.plane.named("set_trouble")[-1][1]
 
 
 def test_it_is_asked_again_behind_metadata_when_a_connection_was_lost() -> None:

@@ -94,6 +94,15 @@ class TestTooLarge:
     def test_one_record_fails(self) -> None:
         assert judge(facts(10, record_count=1), RULES, NOW) == Verdict(Action.FAIL)
 
+    def test_one_that_may_be_in_the_log_is_split_only_where_its_parts_fit(self) -> None:
+        """Behind a gap, or before one that is acknowledged, their answers would tell nothing."""
+        batch = facts(10, unknown=True, base_sequence=5, last_acked_sequence=4)
+        assert judge(batch, RULES, NOW).action is Action.SPLIT
+        for elsewhere in (3, 9):
+            changed = batch._replace(last_acked_sequence=elsewhere)
+            assert judge(changed, RULES, NOW) == Verdict(Action.FAIL, unknown=True)
+        assert judge(batch._replace(base_sequence=-1), PLAIN, NOW).action is Action.SPLIT
+
     def test_a_done_batch_is_never_split(self) -> None:
         assert judge(facts(10, done=True), RULES, NOW).action is Action.FAIL
 
@@ -168,6 +177,17 @@ class TestSequences:
         """None is taken out of order, so this one is there, too."""
         batch = facts(45, base_sequence=5, last_acked_sequence=9, unknown=True, overtaken=True)
         assert judge(batch, RULES, NOW) == Verdict(Action.SUCCEED)
+
+    @pytest.mark.parametrize("code", [45, 59])
+    def test_a_part_of_one_that_may_be_in_the_log(self, code: int) -> None:
+        """The whole may be what is in its place."""
+        part = facts(
+            code, base_sequence=5, last_acked_sequence=4, log_start_offset=0, unknown=True, split=True
+        )
+        assert judge(part, RULES, NOW) == Verdict(Action.FAIL, unknown=True)
+        early = part._replace(last_acked_sequence=3, log_start_offset=-1)
+        assert judge(early, RULES, NOW) == Verdict(Action.RETRY, unknown=True)
+        assert judge(part._replace(unknown=False), RULES, NOW).renumber
 
     def test_out_of_order_without_idempotence_fails(self) -> None:
         assert judge(facts(45), PLAIN, NOW) == Verdict(Action.FAIL)

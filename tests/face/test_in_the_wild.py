@@ -241,6 +241,46 @@ class TestSmallThings:
         producer(key_serializer=Broken()).close(5)
         assert "no" in caplog.text
 
+    @pytest.mark.parametrize("end", ["", "del producer; time.sleep(2)", "del producer"])
+    def test_serializers_are_closed_where_nobody_closes(
+        self, relay: Relay, topic: MakeTopic, own_broker: KafkaBroker, end: str
+    ) -> None:
+        """When the program ends and when the producer is dropped, once, and after what was sent was delivered; one
+        that refers to its producer does not keep it from being dropped."""
+        name = topic()
+        done = run(
+            f"""
+            import gc, sys, time
+            from fastprod import KafkaProducer
+
+            class Mine:
+                def serialize(self, topic, headers, data):
+                    return data
+
+                def close(self):
+                    print("closed", future.value is not None, flush=True)
+
+            mine = Mine()
+            producer = KafkaProducer(bootstrap_servers=sys.argv[1], value_serializer=mine)
+            mine.producer, mine = producer, None
+            future = producer.send(sys.argv[2], b"v")
+            {end}
+            """,
+            relay.address,
+            name,
+        )
+        assert (done.stdout, done.stderr) == ("closed True\n", "")
+
+    def test_flush_takes_as_long_as_it_takes(self, producer: MakeProducer, topic: MakeTopic) -> None:
+        made = producer()
+        future = made.send(topic(), b"v")
+        made.flush(float("inf"))
+        assert future.is_done
+
+    def test_one_that_was_never_made(self) -> None:
+        with pytest.raises(errors.IllegalStateError):
+            KafkaProducer.__new__(KafkaProducer).send("t", b"v")
+
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a program of its own with the same twin."""

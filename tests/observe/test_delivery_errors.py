@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from typing import Any
 
 import pytest
@@ -119,6 +120,47 @@ def test_the_leader_is_down(broker: ScriptedBroker, make: Make) -> None:
     _, text = failure(producer)
     assert "Its leader, broker 1, cannot be used: cannot connect to" in text
     assert broker.address(1) in text
+
+
+def test_no_producer_id_came(broker: ScriptedBroker, make: Make) -> None:
+    refusing = broker.on(Api.INIT_PRODUCER_ID).refuse(14)
+    producer = make(**SHORT)
+    error, text = failure(producer)
+    assert "Never sent: there is no producer id, InitProducerId was refused with CoordinatorLoadInProgressError" in text
+    assert error.maybe_written is False
+    refusing.remove()
+    broker.down(1)
+    broker.up(1)
+    producer.send("other", b"value").get(20)
+    broker.on_produce().ignore()
+    broker.drop_connections()
+    assert "producer id" not in failure(producer)[1]
+
+
+def test_no_producer_id_was_answered(broker: ScriptedBroker, make: Make) -> None:
+    broker.on(Api.INIT_PRODUCER_ID).drop()
+    _, text = failure(make(**SHORT))
+    assert "Never sent: there is no producer id, InitProducerId was not answered: " in text
+
+
+def test_no_room_says_that_no_producer_id_came(broker: ScriptedBroker, make: Make) -> None:
+    broker.on(Api.INIT_PRODUCER_ID).refuse(14)
+    producer = make(buffer_memory=40_000, batch_size=10_000, max_block_ms=1_000)
+    with pytest.raises(errors.KafkaTimeoutError, match="Nothing leaves: there is no producer id, InitProducerId was"):
+        send_much(producer)
+
+
+def test_the_leader_has_asked_for_a_pause(broker: ScriptedBroker, make: Make) -> None:
+    producer = make(**{**SHORT, "request_timeout_ms": 650}, max_in_flight_requests_per_connection=1)
+    broker.by_hand = True
+    producer.send("other", b"first")
+    first = broker.next_produce()
+    behind = producer.send("other", b"second")
+    # A pause is no longer than a batch may wait: it has to begin well behind this one.
+    time.sleep(0.3)
+    first.accept(throttle_ms=60_000)
+    with pytest.raises(errors.KafkaTimeoutError, match=r"Never sent: broker 1 has asked .* \(throttled\)\."):
+        behind.get(20)
 
 
 def test_no_room_says_why_the_brokers_do_not_keep_up(broker: ScriptedBroker, make: Make) -> None:

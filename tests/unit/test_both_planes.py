@@ -257,6 +257,28 @@ class TestFutures:
         assert [type(each) for each in seen] == [errors.InvalidRecordError] * 6
         assert len({id(each) for each in seen[::2]}) == 3
 
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, ValueError])
+    def test_ctrl_c_in_one_that_runs_at_once(self, rig: MakeRig, kind: type[BaseException]) -> None:
+        """It runs on the thread that registers it, and it is there that Ctrl-C arrives. The others run all the same."""
+        made = rig(**HELD)
+        seen: list[Any] = []
+
+        def raises(_: Any) -> None:
+            seen.append(kind)
+            raise kind
+
+        done, by_hand = (made.send(b"v", partition=0) for _ in range(2))
+        by_hand.add_callback(raises).add_callback(seen.append)
+        goes_on = contextlib.nullcontext() if kind is ValueError else pytest.raises(kind)
+        logging.disable()
+        with goes_on:
+            by_hand.success("mine")
+        assert made.plane.flush(5)
+        with goes_on:
+            done.add_callback(raises)
+        logging.disable(logging.NOTSET)
+        assert seen == [kind, "mine", kind]
+
     def test_by_hand_takes_the_callbacks_of_one_record_only(self, rig: MakeRig) -> None:
         made = rig(**HELD)
         seen: list[Any] = []

@@ -95,7 +95,7 @@ class TestEnds:
         assert broker.sent[-1].producer == (9, 0, 1)
         made.plane.reset_topic(TOPIC)
         made.send(b"v").get(5)
-        assert broker.sent[-1].producer == (9, 0, 0)
+        assert broker.sent[-1].producer == (9, 1, 0)
 
     def test_fail_queued_and_abort(self, rig: Callable[..., Rig], broker: Broker) -> None:
         broker.script = lambda sent: SILENCE

@@ -103,6 +103,28 @@ def test_while_it_waits_for_memory(rig: Callable[..., Rig]) -> None:
     struck_everywhere(made, take_all)
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_while_a_callback_is_registered(rig: Callable[..., Rig], by_hand: bool) -> None:
+    """What it takes is owed exactly as long as it is kept."""
+    made = rig(linger_ms=60_000)
+    futures: list[Any] = []
+    pool = made.plane.core.pool
+
+    def settle() -> None:
+        assert made.plane.flush(20)
+        eventually(lambda: pool.owed == 0, f"{pool.owed} bytes are owed")
+
+    def act(_: bytes) -> None:
+        futures[-1].add_callback(nothing)
+        if by_hand:
+            futures[-1].success("mine")
+
+    def prepare(value: bytes) -> None:
+        futures.append(made.send(value).add_callback(nothing))
+
+    struck_everywhere(made, prepare, act, settle)
+
+
 @pytest.mark.parametrize("what", ["get", "flush"])
 def test_while_it_waits_for_the_answer(rig: Callable[..., Rig], what: str) -> None:
     """Those who end the wait do not find a lock that nobody opens any more."""
