@@ -1,11 +1,11 @@
 """Run every check of the project, with the Python of the environment the package is installed in.
 
 The tests run against the installed package, from a directory without `fastprod/`. Lint and types come first, then the
-benchmarks once each, the codecs with `cramjam` alone, the tests without kafka-python, the stress tests and hostile
-answers under sanitizers (on builds of their own), and the suite on the pure twin; the native run is the last, so that
-its summary line ends the output. A run of tests that fails does not keep the others from running: a closing line names
-what failed, and the exit status is 1. A test that was skipped or expected to fail is a failure unless it stands on the
-list in `.ci/allowed_skips.txt`, with its reason.
+benchmarks once each, the instruction budgets where valgrind is installed, the codecs with `cramjam` alone, the tests
+without kafka-python, the stress tests and hostile answers under sanitizers (on builds of their own), and the suite on
+the pure twin; the native run is the last, so that its summary line ends the output. A run of tests that fails does not
+keep the others from running: a closing line names what failed, and the exit status is 1. A test that was skipped or
+expected to fail is a failure unless it stands on the list in `.ci/allowed_skips.txt`, with its reason.
 """
 
 from __future__ import annotations
@@ -105,6 +105,13 @@ def sanitized(what: str, arguments: list[str], totals: dict[str, str]) -> None:
     totals[what] = f"{FAILED} with exit status {status}" if status else "no reports"
 
 
+def budgets(totals: dict[str, str]) -> None:
+    """Count instructions a record where valgrind is installed, and note whether they are within their budgets."""
+    command = [PYTHON, str(ROOT / "benchmarks" / "budgets"), "check", "--where-possible"]
+    status = run("instruction budgets", command, ROOT)
+    totals["instruction budgets"] = f"{FAILED} with exit status {status}" if status else "see above"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--no-lint", action="store_true", help="leave out ruff, mypy and cython-lint")
@@ -118,6 +125,7 @@ def main() -> None:
             lint()
         if not arguments.tests:
             suite("benchmarks once", away, [str(ROOT / "benchmarks"), "--benchmark-disable"], totals)
+            budgets(totals)
             suite("cramjam alone", away, CODECS, totals, FASTPROD_TEST_HIDE="lz4,zstandard")
             suite("without kafka-python", away, DROP_IN, totals, FASTPROD_TEST_HIDE="kafka")
             sanitized("address and undefined", SANITIZED, totals)

@@ -14,7 +14,7 @@ from importlib import import_module
 
 from fastprod.cli.failure import CommandError, say
 
-_COMMANDS = ("demo", "broker", "produce", "diagnose")
+_COMMANDS = ("demo", "broker", "produce", "perf", "diagnose")
 _FAILED = 1
 _USAGE = 2
 _INTERRUPTED = 130

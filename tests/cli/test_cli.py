@@ -15,7 +15,8 @@ import fastprod
 from fastprod.cli import main, options
 from fastprod.cli.failure import CommandError
 
-COMMANDS = ("demo", "broker", "produce")
+COMMANDS = ("demo", "broker", "produce", "perf")
+PERF = ("perf", "-b", "localhost", "-t", "x", "--num-records", "1")
 # The one thing that must never be seen.
 TRACEBACK = "Traceback"
 
@@ -98,6 +99,14 @@ def test_every_command_explains_itself(command: str) -> None:
         (["produce", "-b", "localhost", "-t", "x", "-X", "value_serializer=json"], "value_serializer"),
         (["produce", "-b", "localhost:kafka", "-t", "x"], "localhost:kafka"),
         (["produce", "-b", "localhost", "-t", "x", "--config", "no-such-file.toml"], "no-such-file.toml"),
+        (["perf", "-b", "localhost", "-t", "x", "--num-records", "1"], "--record-size"),
+        (["perf", "-b", "localhost", "-t", "x", "--num-records", "0", "--record-size", "1"], "0 is no number above 0"),
+        (["perf", "-t", "x", "--num-records", "1", "--record-size", "1"], "-b HOST:PORT"),
+        ([*PERF, "--record-size", "1", "--payload-file", "x"], "--payload-file"),
+        ([*PERF, "--record-size", "1", "--throughput", "0"], "0 is no rate"),
+        ([*PERF, "--record-size", "1", "--keys", "101", "--key-size", "2"], "--key-size 2"),
+        ([*PERF, "--record-size", "1", "-X", "acks=2"], "acks=2"),
+        ([*PERF, "--record-size", "1", "-X", "acks=2", "--create-topic", "1"], "acks=2"),
         (["demo", "--records", "0"], "336776"),
         (["demo", "--partitions", "0"], "--partitions 0"),
         (["demo", "--compression", "lzma"], "lzma"),

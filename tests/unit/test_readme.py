@@ -79,7 +79,7 @@ def test_options_it_names_exist() -> None:
 
 def test_commands_it_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
     rows = re.findall(r"^\| `fastprod (\w+)[^|]*\|([^|]*)\|", README, re.MULTILINE)
-    assert [command for command, _ in rows] == ["demo", "broker", "produce", "diagnose"]
+    assert [command for command, _ in rows] == ["demo", "broker", "produce", "perf", "diagnose"]
     for command, text in rows:
         assert main([command, "--help"]) == 0
         helped = capsys.readouterr().out
