@@ -93,7 +93,7 @@ def picture(results: Results) -> str:
     machine = results.machine
     named = ", ".join(f"{what} {value}" for what, value in machine.items() if what not in ("CPU", "cores", "memory"))
     footer = [rounds, f"{machine['CPU']}, {machine['cores']} cores, {machine['memory']}", *_wrapped(named, 150)]
-    return plot.svg(f"{title} ({machine['server']})", unit, [group for group in groups if group[1]], legend, footer)
+    return plot.svg(f"{title}: {machine['server']}", unit, [group for group in groups if group[1]], legend, footer)
 
 
 def _rate(run: Run) -> float:

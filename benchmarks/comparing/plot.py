@@ -92,5 +92,5 @@ def _shown(value: float) -> str:
 
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str = "start", bold: bool = False) -> str:
-    weight = ' font-weight="bold"' if bold else ""
+    weight = ' style="font-weight:bold"' if bold else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'

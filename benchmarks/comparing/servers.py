@@ -52,7 +52,7 @@ class Server(Protocol):
 class SinkServer:
     """A sink of its own for each measurement."""
 
-    name = "sink (acknowledges everything)"
+    name = "a sink that acknowledges everything"
 
     @contextlib.contextmanager
     def place(self, topics: tuple[str, ...], partitions: int) -> Iterator[Place]:
