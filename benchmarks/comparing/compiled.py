@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import getpass
 import hashlib
 import os
 import shlex
@@ -40,8 +39,10 @@ def _built(name: str, kind: tuple[str, ...]) -> Path:
     told = hashlib.sha256(repr((version, _FLAGS, kind)).encode())
     for source in sources:
         told.update(source.read_bytes())
-    folder = Path(tempfile.gettempdir(), f"fastprod-benchmarks-{getpass.getuser()}")
+    folder = Path(tempfile.gettempdir(), f"fastprod-benchmarks-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise RuntimeError(f"{folder} belongs to somebody else, and what is compiled there would be run.")
     built = folder / f"{name}-{told.hexdigest()[:16]}"
     if not built.exists():
         # Under another name first: two runs may build it at once, and neither may see half of it.
