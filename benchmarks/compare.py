@@ -82,10 +82,9 @@ def _seconds(options: Namespace) -> float:
 
 
 def _rates(options: Namespace, bench: Bench, measured: Measured, kind: str) -> dict[str, float]:
-    """What the warm-up found. Where records go one at a time it would be of no use: their number is given."""
-    if kind == LATENCY:
-        return dict.fromkeys(measured.names, 0.0)
-    seconds = 0.0 if options.quick else _WARM_UP_S["sink" if options.sink else "broker"]
+    """What the warm-up found. How many records go one at a time is given; it is for the broker's sake, and once."""
+    needless = options.quick or (kind == LATENCY and (options.sink or measured.case.busy))
+    seconds = 0.0 if needless else _WARM_UP_S["sink" if options.sink else "broker"]
     return warmed_rates(bench, measured.case, measured.names, seconds, _say)
 
 
