@@ -1,4 +1,4 @@
-"""One broker, and measurements on it: a fresh topic and a fresh process each, judged by the end offsets."""
+"""Measurements on one server: fresh topics and a fresh process each, judged by the server's own count."""
 
 from __future__ import annotations
 
@@ -9,32 +9,44 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from comparing.ceiling import PARTITIONS
 from comparing.child_process import ChildProcess, VoidError
-from comparing.job import DRAIN_QUEUE_BYTES, FILLED, QUEUE_BYTES, READY, Job
-from fastprod.testing import KafkaBroker
+from comparing.job import (
+    DRAIN,
+    DRAIN_QUEUE_BYTES,
+    FILLED,
+    MEMORY,
+    QUEUE_BYTES,
+    READY,
+    STALLED,
+    THROUGHPUT,
+    Case,
+    Job,
+    Outcome,
+)
+from comparing.servers import BrokerPlace, Place, Server
 
-_GONE_S = 30
-_POLL_S = 0.05
 # A stop signal takes effect a moment after it was sent, and a file's times are only as fine as the kernel's tick.
 _STOPPING_S = 0.02
 _TICK_S = 0.01
 _SPIN = "while True: pass"
 
-# A deleted topic's data goes at once, not after a minute: the log is in memory, and deleting must not fall into the
-# next measurement.
-BROKER_PROPERTIES = {"log.segment.delete.delay.ms": 100, "log.initial.task.delay.ms": 100}
-
 
 @dataclass(frozen=True)
 class Run:
-    """One measurement. `void` says why it does not count; then the figures mean nothing."""
+    """One measurement. `void` says why it does not count; then the figures mean nothing.
+
+    `queued_rss`: bytes by which the process grew, all records together. `latency_ms`: p50, p99, p99.9. `stored_bytes`:
+    what the server holds of it.
+    """
 
     contender: str
     records: int
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_rss: int = 0
+    queued_rss: int = 0
+    latency_ms: tuple[float, ...] = ()
+    stored_bytes: int = 0
     void: str = ""
 
     @property
@@ -47,94 +59,100 @@ class Run:
         """CPU microseconds per acknowledged record."""
         return self.cpu_seconds / self.records * 1e6
 
+    @property
+    def queued_bytes(self) -> float:
+        """Bytes of memory a queued record."""
+        return self.queued_rss / self.records
+
+    @property
+    def stored(self) -> float:
+        """Bytes a record on the server."""
+        return self.stored_bytes / self.records
+
 
 class Bench:
-    """Measures on a broker that the caller has started."""
+    """Measures on a server that the caller has started."""
 
-    def __init__(self, broker: KafkaBroker, value_size: int, compression: str | None) -> None:
-        self._broker = broker
-        self._value_size = value_size
-        self._compression = compression
+    def __init__(self, server: Server) -> None:
+        self._server = server
         self._topics = 0
 
-    def measure(self, contender: str, records: int, *, busy: bool = False) -> Run:
-        """From the first send to the last acknowledgement, by the clock of the client's own process."""
-        job = self._job(contender, records, busy=busy, drain=False)
-        with self._topic(job):
-            try:
-                return self._throughput(job)
-            except VoidError as error:
-                return Run(contender, records, void=str(error))
+    def measure(self, case: Case, contender: str, records: int, kind: str = THROUGHPUT) -> Run:
+        """In a process of its own, with the clock there."""
+        topics = self._names(contender, case)
+        try:
+            with self._server.place(topics, case.partitions) as place:
+                job = _job(contender, place, topics, records, case, kind)
+                with ChildProcess(job) as child:
+                    if kind in STALLED:
+                        _fill(child, place)
+                        place.resume()
+                    outcome = child.outcome()
+                return _run(job, outcome, place)
+        except VoidError as error:
+            return Run(contender, records, void=str(error))
 
-    def drain(self, contender: str, records: int, *, busy: bool = False, neighbour: bool = False) -> Run:
+    def drain(self, case: Case, contender: str, records: int, *, neighbour: bool = False) -> Run:
         """From the moment the broker goes on to the last write to its log, of records it was not there to take.
 
-        `busy`: a Python thread computes beside them in the client. `neighbour`: another process does, so that the
-        cores are as busy and the client's interpreter is not.
+        `neighbour`: another process computes beside them, so that the cores are as busy as beside a Python thread and
+        the client's interpreter is not. The server must be a real broker.
         """
-        job = self._job(contender, records, busy=busy, drain=True)
-        with self._topic(job):
-            try:
-                return self._drained(job, neighbour)
-            except VoidError as error:
-                return Run(contender, records, void=str(error))
+        topics = self._names(contender, case)
+        try:
+            with self._server.place(topics, case.partitions) as place:
+                assert isinstance(place, BrokerPlace)
+                job = _job(contender, place, topics, records, case, DRAIN)
+                with ChildProcess(job) as child, _computing(neighbour):
+                    _fill(child, place)
+                    began = time.time()
+                    place.resume()
+                    outcome = child.outcome()
+                _run(job, outcome, place)
+                return Run(contender, outcome.acknowledged, max(place.last_write() - began, _TICK_S))
+        except VoidError as error:
+            return Run(contender, records, void=str(error))
 
-    def _throughput(self, job: Job) -> Run:
-        with ChildProcess(job) as child:
-            outcome = child.outcome()
-        self._check(job, outcome.sent, outcome.acknowledged, outcome.first)
-        return Run(job.contender, outcome.acknowledged, outcome.seconds, outcome.cpu_seconds, outcome.peak_rss)
-
-    def _drained(self, job: Job, neighbour: bool) -> Run:
-        with ChildProcess(job) as child, _computing(neighbour):
-            child.wait_for(READY)
-            self._broker.pause()
-            try:
-                time.sleep(_STOPPING_S)
-                child.tell(READY)
-                child.wait_for(FILLED)
-            finally:
-                began = time.time()
-                self._broker.resume()
-            outcome = child.outcome()
-        self._check(job, outcome.sent, outcome.acknowledged, outcome.first)
-        return Run(job.contender, outcome.acknowledged, max(self._last_write(job.topic) - began, _TICK_S))
-
-    def _last_write(self, topic: str) -> float:
-        """When the log of the topic was written to last: a clock that no thread of the client can delay."""
-        segments = [path for partition in range(PARTITIONS) for path in self._broker.log_segments(topic, partition)]
-        return max(path.stat().st_mtime for path in segments)
-
-    def _check(self, job: Job, sent: int, acknowledged: int, first: int) -> None:
-        if sent != acknowledged:
-            raise VoidError(f"{sent} records were sent and {acknowledged} acknowledged")
-        found = sum(self._broker.end_offset(job.topic, partition) for partition in range(PARTITIONS))
-        if found != first + acknowledged:
-            raise VoidError(f"{first + acknowledged} records were acknowledged, and the topic holds {found}")
-
-    def _job(self, contender: str, records: int, *, busy: bool, drain: bool) -> Job:
+    def _names(self, contender: str, case: Case) -> tuple[str, ...]:
         self._topics += 1
-        return Job(
-            contender,
-            self._broker.bootstrap_servers,
-            f"{contender}-{self._topics}",
-            records,
-            self._value_size,
-            self._compression,
-            DRAIN_QUEUE_BYTES if drain else QUEUE_BYTES,
-            busy,
-            drain,
-        )
+        return tuple(f"{contender}-{self._topics}-{number}" for number in range(case.topics))
 
-    @contextlib.contextmanager
-    def _topic(self, job: Job) -> Iterator[None]:
-        """The topic, and in the end its deletion, waited for: the next measurement must not share a core with it."""
-        self._broker.create_topic(job.topic, PARTITIONS)
-        yield
-        self._broker.delete_topic(job.topic)
-        deadline = time.monotonic() + _GONE_S
-        while any(self._broker.directory.glob(f"**/{job.topic}-*")) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+
+def _job(contender: str, place: Place, topics: tuple[str, ...], records: int, case: Case, kind: str) -> Job:
+    queue = DRAIN_QUEUE_BYTES if kind in STALLED else QUEUE_BYTES
+    return Job(contender, place.address, topics, records, case, kind, queue)
+
+
+def _fill(child: ChildProcess, place: Place) -> None:
+    """Let the client accept everything while the server stands still; the caller lets it go on."""
+    child.wait_for(READY)
+    place.pause()
+    try:
+        time.sleep(_STOPPING_S)
+        child.tell(READY)
+        child.wait_for(FILLED)
+    except BaseException:
+        place.resume()
+        raise
+
+
+def _run(job: Job, outcome: Outcome, place: Place) -> Run:
+    """What came of it. VoidError unless the server holds what the client says was acknowledged."""
+    if outcome.sent != outcome.acknowledged:
+        raise VoidError(f"{outcome.sent} records were sent and {outcome.acknowledged} acknowledged")
+    found, told = place.records(), outcome.first + outcome.acknowledged
+    if found != told:
+        raise VoidError(f"{told} records were acknowledged, and the server holds {found}")
+    return Run(
+        job.contender,
+        outcome.acknowledged,
+        outcome.seconds,
+        outcome.cpu_seconds,
+        outcome.peak_rss,
+        outcome.queued_rss if job.kind == MEMORY else 0,
+        outcome.latency_ms,
+        round(place.stored_bytes() * outcome.acknowledged / told),
+    )
 
 
 @contextlib.contextmanager

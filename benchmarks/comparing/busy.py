@@ -14,17 +14,14 @@ from typing import Any
 
 from comparing.bench import Bench, Run
 from comparing.contenders import PLAIN
-from comparing.job import DRAIN_QUEUE_BYTES
+from comparing.job import Case
 from comparing.report import aligned
+from comparing.rounds import most_queued
 from comparing.summary import Round, Spread, figures, ratios, voids
-from comparing.workload import key_size
 
 GOAL_PACE = 0.90
 GOAL_SHARE = 0.40
 ALONE, THREAD, PROCESS = "alone", "busy thread", "busy process"
-# A client charges whole buffers, and a record has up to about 20 bytes around it: this share of the memory always fits.
-_FILL = 0.5
-_RECORD_OVERHEAD = 20
 
 
 @dataclass
@@ -54,25 +51,25 @@ class Beside:
 
 
 def run(
-    bench: Bench, rates: dict[str, float], value_size: int, seconds: float, count: int, say: Callable[[str], None]
+    bench: Bench, case: Case, rates: dict[str, float], seconds: float, count: int, say: Callable[[str], None]
 ) -> Beside:
     """Measure both, `count` interleaved rounds, of those in `rates` that need no callback."""
     names = [name for name in PLAIN if name in rates]
     found = Beside({name: [] for name in names}, {name: [] for name in names})
-    room = int(DRAIN_QUEUE_BYTES * _FILL / (value_size + key_size() + _RECORD_OVERHEAD))
+    beside = case._replace(busy=True)
     for number in range(count):
         for name in names:
-            accepted = min(room, max(int(rates[name] * seconds), 1))
+            sent = max(int(rates[name] * seconds), 1)
+            accepted = min(most_queued(case), sent)
             found.pace[name].append(
                 {
-                    ALONE: bench.drain(name, accepted),
-                    THREAD: bench.drain(name, accepted, busy=True),
-                    PROCESS: bench.drain(name, accepted, neighbour=True),
+                    ALONE: bench.drain(case, name, accepted),
+                    THREAD: bench.drain(beside, name, accepted),
+                    PROCESS: bench.drain(case, name, accepted, neighbour=True),
                 }
             )
-            sent = max(int(rates[name] * seconds), 1)
             found.share[name].append(
-                {ALONE: bench.measure(name, sent), THREAD: bench.measure(name, sent // 2 or 1, busy=True)}
+                {ALONE: bench.measure(case, name, sent), THREAD: bench.measure(beside, name, sent // 2 or 1)}
             )
         say(f"CPU-bound: round {number + 1} done")
     return found

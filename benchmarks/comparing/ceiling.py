@@ -10,25 +10,25 @@ from __future__ import annotations
 import ctypes
 import socket
 import time
-from collections.abc import Iterator
 
 from comparing.compiled import library
-from comparing.job import FIRST_RECORDS, Job
-from comparing.workload import key_values
+from comparing.job import Job
+from comparing.workload import Share
 from fastprod._backend import RecordBatchBuilder, encode_produce_request
 from fastprod.codecs import CODECS
 from fastprod.compression import compressor
 
-PARTITIONS = 6
+# More would only take memory: each has a prebuilt request.
+_MOST_PARTITIONS = 6
 _BATCH_BYTES = 900_000
 _IN_FLIGHT = 5
-# The newest version that names topics: later ones need the topic's id.
-_VERSION = 12
+# The newest version without tagged fields: brokers and the sink know it.
+_VERSION = 7
 _TIMEOUT_MS = 30_000
-# A response of that version before the topic's name (correlation id, header tags, number of topics, length of the
-# name) and from there to the error code (number of partitions, partition).
-_BEFORE_NAME = 4 + 1 + 1 + 1
-_BEFORE_ERROR = 1 + 4
+# A response of that version before the topic's name (correlation id, number of topics, length of the name) and from
+# there to the error code (number of partitions, partition).
+_BEFORE_NAME = 4 + 4 + 2
+_BEFORE_ERROR = 4 + 4
 _FAILURES = {-1: "the broker closed the connection", -2: "the broker sent something else than the next response"}
 
 
@@ -43,14 +43,17 @@ class Ceiling:
         self._socket = socket.create_connection((host, int(port)))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._acknowledged = 0
+        self._partitions = min(job.case.partitions, _MOST_PARTITIONS)
         batch, self._batch_records = self._batch()
         requests = [
-            encode_produce_request(_VERSION, 0, "ceiling", -1, _TIMEOUT_MS, [(job.topic, None, [(partition, batch)])])
-            for partition in range(PARTITIONS)
+            encode_produce_request(
+                _VERSION, 0, "ceiling", -1, _TIMEOUT_MS, [(job.topics[0], None, [(partition, batch)])]
+            )
+            for partition in range(self._partitions)
         ]
         self._buffers = [ctypes.create_string_buffer(request, len(request)) for request in requests]
-        self._requests = (ctypes.c_void_p * PARTITIONS)(*map(ctypes.addressof, self._buffers))
-        self._sizes = (ctypes.c_size_t * PARTITIONS)(*map(len, requests))
+        self._requests = (ctypes.c_void_p * self._partitions)(*map(ctypes.addressof, self._buffers))
+        self._sizes = (ctypes.c_size_t * self._partitions)(*map(len, requests))
 
     def open(self) -> int:
         """Bring one batch to the broker, so that the connection's window has grown as the others' have."""
@@ -58,8 +61,12 @@ class Ceiling:
         first, self._acknowledged = self._acknowledged, 0
         return first
 
-    def send(self, pairs: Iterator[tuple[bytes, bytes]], count: int) -> int:
-        """Send `count` records, rounded up to whole batches; the pairs are in the requests already."""
+    def prepare(self, share: Share) -> int:
+        """How many; the records are in the requests already."""
+        return share.size
+
+    def send(self, count: int) -> int:
+        """Send `count` records, rounded up to whole batches."""
         batches = -(-count // self._batch_records)
         self._transmit(batches)
         return batches * self._batch_records
@@ -74,20 +81,26 @@ class Ceiling:
 
     def _batch(self) -> tuple[bytes, int]:
         codec, compress = 0, None
-        if self._job.compression is not None:
-            codec, compress = CODECS[self._job.compression].number, compressor(self._job.compression)
+        case = self._job.case
+        if case.compression is not None:
+            codec, compress = CODECS[case.compression].number, compressor(case.compression, case.level)
         builder = RecordBatchBuilder(_BATCH_BYTES)
         now = time.time_ns() // 1_000_000
-        enough = _BATCH_BYTES // max(self._job.value_size, 1) + FIRST_RECORDS
-        for value, key in key_values(enough, self._job.value_size):
+        enough = _BATCH_BYTES // case.value_size + 1
+        for _topic, value, key in Share(("",), case.value_size, enough).records():
             if builder.append(now, key, value, []) is None:
                 break
         return builder.build(codec, compress), builder.count
 
     def _transmit(self, batches: int) -> None:
-        error_at = _BEFORE_NAME + len(self._job.topic.encode()) + _BEFORE_ERROR
+        error_at = _BEFORE_NAME + len(self._job.topics[0].encode()) + _BEFORE_ERROR
         answered = self._library.transmit(
-            self._socket.fileno(), self._requests, self._sizes, PARTITIONS, ctypes.c_long(batches), _IN_FLIGHT,
+            self._socket.fileno(),
+            self._requests,
+            self._sizes,
+            self._partitions,
+            ctypes.c_long(batches),
+            _IN_FLIGHT,
             ctypes.c_size_t(error_at),
         )
         if answered < 0:

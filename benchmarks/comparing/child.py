@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import resource
 import sys
@@ -9,13 +10,17 @@ import threading
 import time
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
 
 from comparing.contenders import CONTENDERS
-from comparing.job import FILLED, OUTCOME, READY, Job, Outcome
-from comparing.workload import key_values
+from comparing.job import FILLED, LATENCY, OUTCOME, READY, STALLED, Job, Outcome
+from comparing.workload import Share, page
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_PERCENTILES = (0.5, 0.99, 0.999)
 
 
 class Client(Protocol):
@@ -24,8 +29,11 @@ class Client(Protocol):
     def open(self) -> int:
         """Connect and deliver a few records; how many."""
 
-    def send(self, pairs: Iterator[tuple[bytes, bytes]], count: int) -> int:
-        """Send all of `pairs` (there are `count`); how many were sent."""
+    def prepare(self, share: Share) -> Any:
+        """What `send` wants of a thread's share. The clock does not run yet."""
+
+    def send(self, prepared: Any) -> int:
+        """Send what was prepared; how many records. Called from several threads at once where the case says so."""
 
     def finish(self) -> int:
         """Wait until all of them are done; how many were acknowledged."""
@@ -33,63 +41,100 @@ class Client(Protocol):
     def close(self) -> None:
         """Give everything back."""
 
+    def latencies(self, share: Share) -> list[float]:
+        """Send each record when the one before is acknowledged; seconds of each. Only where the contender offers it."""
+
 
 def measure(job: Job) -> None:
     """Run `job` and print its outcome as the last line of the output."""
     module, name = CONTENDERS[job.contender].client
     client: Client = getattr(import_module(module), name)(job)
+    page(job.case.value_size)
     first = client.open()
-    pairs = key_values(job.records, job.value_size)
+    run = _one_by_one if job.kind == LATENCY else _stalled if job.kind in STALLED else _throughput
     gc.collect()
-    outcome = _drain(client, job, pairs, first) if job.drain else _run(client, job, pairs, first)
-    print(OUTCOME + outcome.to_json(), flush=True)
+    print(OUTCOME + run(client, job, first).to_json(), flush=True)
     client.close()
 
 
-def _run(client: Client, job: Job, pairs: Iterator[tuple[bytes, bytes]], first: int) -> Outcome:
-    busy = _Busy() if job.busy else None
-    cpu, began = _cpu_seconds(), time.perf_counter()
-    sent = client.send(pairs, job.records)
-    acknowledged = client.finish()
-    seconds, cpu = time.perf_counter() - began, _cpu_seconds() - cpu
-    if busy is not None:
-        busy.stop()
+def _throughput(client: Client, job: Job, first: int) -> Outcome:
+    prepared = [client.prepare(share) for share in _shares(job)]
+    gc.collect()
+    with _busy(job.case.busy):
+        cpu, began = _cpu_seconds(), time.perf_counter()
+        sent = _together(client, prepared)
+        acknowledged = client.finish()
+        seconds, cpu = time.perf_counter() - began, _cpu_seconds() - cpu
     return Outcome(sent, acknowledged, first, seconds, cpu, _peak_rss())
 
 
-def _drain(client: Client, job: Job, pairs: Iterator[tuple[bytes, bytes]], first: int) -> Outcome:
-    """Accept everything while the broker stands still. The parent stops it before and lets it go on after the word
-    FILLED; it also takes the time, so that this process's busy thread cannot delay the clock."""
+def _stalled(client: Client, job: Job, first: int) -> Outcome:
+    """Accept everything while the server stands still. The parent stops it before and lets it go on after the word
+    FILLED; where the time counts it takes that, too, so that this process's busy thread cannot delay the clock."""
+    prepared = [client.prepare(share) for share in _shares(job)]
+    gc.collect()
     print(READY, flush=True)
     sys.stdin.readline()
-    sent = client.send(pairs, job.records)
-    busy = _Busy() if job.busy else None
-    print(FILLED, flush=True)
-    began = time.perf_counter()
-    acknowledged = client.finish()
-    seconds = time.perf_counter() - began
-    if busy is not None:
-        busy.stop()
-    return Outcome(sent, acknowledged, first, seconds, 0.0, _peak_rss())
+    before = _rss()
+    sent = _together(client, prepared)
+    queued = _rss() - before
+    with _busy(job.case.busy):
+        print(FILLED, flush=True)
+        began = time.perf_counter()
+        acknowledged = client.finish()
+        seconds = time.perf_counter() - began
+    return Outcome(sent, acknowledged, first, seconds, 0.0, _peak_rss(), queued)
 
 
-class _Busy:
+def _one_by_one(client: Client, job: Job, first: int) -> Outcome:
+    with _busy(job.case.busy):
+        cpu, began = _cpu_seconds(), time.perf_counter()
+        taken = sorted(client.latencies(Share(job.topics, job.case.value_size, job.records)))
+        seconds, cpu = time.perf_counter() - began, _cpu_seconds() - cpu
+    told = tuple(1e3 * taken[int(part * (len(taken) - 1))] for part in _PERCENTILES)
+    return Outcome(len(taken), len(taken), first, seconds, cpu, _peak_rss(), 0, told)
+
+
+def _shares(job: Job) -> list[Share]:
+    """As many as there are threads; each sends the stream from its beginning."""
+    threads = job.case.threads
+    counts = [job.records // threads + (number < job.records % threads) for number in range(threads)]
+    return [Share(job.topics, job.case.value_size, count) for count in counts]
+
+
+def _together(client: Client, prepared: list[Any]) -> int:
+    """Send all shares, one in this thread and each of the others in one of its own; how many records were sent."""
+    sent = [0] * len(prepared)
+
+    def send(number: int) -> None:
+        sent[number] = client.send(prepared[number])
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(1, len(prepared))]
+    for thread in threads:
+        thread.start()
+    send(0)
+    for thread in threads:
+        thread.join()
+    return sum(sent)
+
+
+@contextlib.contextmanager
+def _busy(wanted: bool) -> Iterator[None]:
     """A Python thread that computes and never waits, as a program with work of its own has it."""
+    running = wanted
 
-    def __init__(self) -> None:
-        self._running = True
-        self._thread = threading.Thread(target=self._compute, name="busy")
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End it."""
-        self._running = False
-        self._thread.join()
-
-    def _compute(self) -> None:
+    def compute() -> None:
         number = 0
-        while self._running:
+        while running:
             number = (number * 31 + 7) % 1_000_003
+
+    thread = threading.Thread(target=compute, name="busy")
+    thread.start()
+    try:
+        yield
+    finally:
+        running = False
+        thread.join()
 
 
 def _cpu_seconds() -> float:
@@ -97,5 +142,15 @@ def _cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def _rss() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
 def _peak_rss() -> int:
+    """The most this program has had. Where the kernel tells it of the program itself: `getrusage` may tell the peak of
+    the process that started it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT

@@ -12,7 +12,7 @@ import fastprod
 _PACKAGES = ("confluent-kafka", "kafka-python", "aiokafka", "lz4", "zstandard", "cramjam", "crc32c")
 
 
-def describe(kafka_version: str) -> dict[str, str]:
+def describe(server: str) -> dict[str, str]:
     """CPU, cores, memory, and the versions of everything that takes part."""
     found = {
         "CPU": _cpu_model(),
@@ -20,7 +20,7 @@ def describe(kafka_version: str) -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
         "system": platform.platform(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "Apache Kafka": f"{kafka_version}, one node, log in memory",
+        "server": server,
         "fastprod": f"{fastprod.__version__} ({fastprod.backend})",
     }
     return found | {package: _version(package) for package in _PACKAGES}

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from comparing.contenders import CEILING, CONFLUENT, CONTENDERS
-from comparing.summary import Round, Spread, figures, ratios, voids
+from collections.abc import Callable
+from typing import NamedTuple
 
-# What is asked of fastprod with a callback a record: one of the first two, and the third.
-GOAL_OF_CEILING = 0.80
-GOAL_TIMES_CONFLUENT = 3.0
-GOAL_CPU_OF_CONFLUENT = 1 / 3
-_HEAD = ("", "records", "1,000/s", "MB/s", "CPU us/record", "x confluent", "% ceiling", "% CPU confl.", "MB RSS")
+from comparing.bench import Run
+from comparing.contenders import C_LIMIT, CEILING, CONFLUENT, CONTENDERS
+from comparing.job import LATENCY, MEMORY
+from comparing.rounds import Measured
+from comparing.summary import Round, Spread, figures, ratios, voids
+from comparing.workload import key_size
+
 _NONE = "-"
 
 
-def table(rounds: list[Round], record_bytes: int) -> str:
+class Column(NamedTuple):
+    """A figure, relative to that of `base` in the same round where there is one, and how it is written."""
+
+    head: str
+    figure: Callable[[Run], float]
+    form: str
+    base: str | None = None
+    spread: bool = True
+
+
+def table(measured: Measured, kind: str, sink: bool) -> str:
     """One row a contender: medians, smallest and largest of the rounds."""
-    rows = [_HEAD, *(_row(rounds, name, record_bytes) for name in _names(rounds))]
+    columns = _columns(kind, sink, measured.case.value_size + key_size())
+    rows = [("", *(column.head for column in columns))]
+    rows += [_row(measured.rounds, name, columns) for name in names(measured.rounds)]
+    rows += [(name, *(["void"] * len(columns))) for name in measured.failed]
     return aligned(rows)
 
 
-def verdict(rounds: list[Round], contender: str) -> str:
-    """How one contender stands to confluent-kafka and to the ceiling, and what is asked of fastprod."""
-    of_ceiling = ratios(rounds, contender, CEILING, lambda run: run.rate)
-    of_confluent = ratios(rounds, contender, CONFLUENT, lambda run: run.rate)
-    cpu = ratios(rounds, contender, CONFLUENT, lambda run: run.cpu_us)
-    if of_ceiling is None or of_confluent is None or cpu is None:
-        return f"{CONTENDERS[contender].title}: not compared"
-    return (
-        f"{CONTENDERS[contender].title}: {of_ceiling.median:.0%} of the ceiling (goal {GOAL_OF_CEILING:.0%}) or "
-        f"{of_confluent.median:.2f} times confluent-kafka (goal {GOAL_TIMES_CONFLUENT:.0f}), at {cpu.median:.2f} of "
-        f"its CPU a record (goal {GOAL_CPU_OF_CONFLUENT:.2f}): "
-        + _met(
-            (of_ceiling.median >= GOAL_OF_CEILING or of_confluent.median >= GOAL_TIMES_CONFLUENT)
-            and cpu.median <= GOAL_CPU_OF_CONFLUENT
-        )
-    )
+def names(rounds: list[Round]) -> list[str]:
+    """Who took part, in the order of the list of all."""
+    return [name for name in CONTENDERS if any(name in one for one in rounds)]
 
 
-def void_lines(rounds: list[Round]) -> list[str]:
+def void_lines(measured: Measured) -> list[str]:
     """One line for each run that does not count."""
-    return [f"VOID {run.contender}: {run.void}" for run in voids(rounds)]
+    return [f"VOID {name} (checking mode): {wrong}" for name, wrong in measured.failed.items()] + [
+        f"VOID {run.contender}: {run.void}" for run in voids(measured.rounds)
+    ]
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:
@@ -54,36 +58,52 @@ def aligned(rows: list[tuple[str, ...]]) -> str:
     )
 
 
-def _met(met: bool) -> str:
-    return "met" if met else "missed"
-
-
-def _names(rounds: list[Round]) -> list[str]:
-    return [name for name in CONTENDERS if any(name in one for one in rounds)]
-
-
-def _row(rounds: list[Round], name: str, record_bytes: int) -> tuple[str, ...]:
-    rate = figures(rounds, name, lambda run: run.rate)
-    if rate is None:
-        return (name, *("void" for _ in _HEAD[1:]))
-    records = max(one[name].records for one in rounds if name in one)
-    rss = figures(rounds, name, lambda run: run.peak_rss / 1e6)
+def _columns(kind: str, sink: bool, record_bytes: int) -> tuple[Column, ...]:
+    rss = Column("MB RSS", lambda run: run.peak_rss / 1e6, ",.0f", spread=False)
+    records = Column("records", lambda run: run.records, ",.0f", spread=False)
+    if kind == LATENCY:
+        return (
+            records,
+            Column("p50 ms", lambda run: run.latency_ms[0], ".3f"),
+            Column("p99 ms", lambda run: run.latency_ms[1], ".3f"),
+            Column("p99.9 ms", lambda run: run.latency_ms[2], ".3f"),
+            Column("p50 x confluent", lambda run: run.latency_ms[0], ".2f", CONFLUENT),
+            Column("p99 x confluent", lambda run: run.latency_ms[1], ".2f", CONFLUENT),
+        )
+    if kind == MEMORY:
+        return (
+            records,
+            Column("bytes/record", lambda run: run.queued_bytes, ".0f"),
+            Column("x confluent", lambda run: run.queued_bytes, ".2f", CONFLUENT),
+            rss,
+        )
+    limit, words = (C_LIMIT, "% C limit") if sink else (CEILING, "% ceiling")
     return (
-        name,
-        f"{records:,}",
-        f"{Spread(*(figure / 1e3 for figure in rate)):,.0f}",
-        f"{rate.median * record_bytes / 1e6:,.1f}",
-        _shown(figures(rounds, name, lambda run: run.cpu_us), ".3f"),
-        _shown(ratios(rounds, name, CONFLUENT, lambda run: run.rate), ".2f"),
-        _percent(ratios(rounds, name, CEILING, lambda run: run.rate)),
-        _percent(ratios(rounds, name, CONFLUENT, lambda run: run.cpu_us)),
-        f"{rss.median:,.0f}" if rss else _NONE,
+        records,
+        Column("1,000/s", lambda run: run.rate / 1e3, ",.0f"),
+        Column("MB/s", lambda run: run.rate * record_bytes / 1e6, ",.1f", spread=False),
+        Column("CPU us/record", lambda run: run.cpu_us, ".3f"),
+        Column("x confluent", lambda run: run.rate, ".2f", CONFLUENT),
+        Column(words, lambda run: run.rate, ".0f", limit),
+        Column("% CPU confl.", lambda run: run.cpu_us, ".0f", CONFLUENT),
+        Column("stored bytes", lambda run: run.stored, ".1f", spread=False),
+        rss,
     )
 
 
-def _shown(figure: Spread | None, form: str) -> str:
-    return _NONE if figure is None else format(figure, form)
+def _row(rounds: list[Round], name: str, columns: tuple[Column, ...]) -> tuple[str, ...]:
+    if figures(rounds, name, lambda run: run.records) is None:
+        return (name, *(["void"] * len(columns)))
+    return (name, *(_cell(rounds, name, column) for column in columns))
 
 
-def _percent(figure: Spread | None) -> str:
-    return _NONE if figure is None else f"{Spread(*(100 * part for part in figure)):.0f}"
+def _cell(rounds: list[Round], name: str, column: Column) -> str:
+    if column.base is None:
+        found = figures(rounds, name, column.figure)
+    else:
+        found = ratios(rounds, name, column.base, column.figure)
+        if found is not None and column.head.startswith("%"):
+            found = Spread(*(100 * part for part in found))
+    if found is None:
+        return _NONE
+    return format(found, column.form) if column.spread else format(found.median, column.form)

@@ -1,0 +1,243 @@
+"""The sink's checking mode finds what is wrong with a batch, and what contenders send passes it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka.errors import CorruptRecordException
+from comparing import compiled, report, rounds
+from comparing.checking import check, problems
+from comparing.contenders import C_LIMIT, CEILING, CONFLUENT_BATCH, FUTURES, MEMORY_LIMIT
+from comparing.job import THROUGHPUT, Case
+from comparing.kept import difference, read
+from comparing.sink import Sink
+from comparing.workload import page
+
+from fastprod._backend import RecordBatchBuilder, crc32c, encode_produce_request, partition_for_key
+from fastprod.compression import compressor
+
+TOPIC, PARTITIONS, SIZE = "checked", 3, 100
+COUNT_AT, LAST_DELTA_AT, CRC_AT, ATTRIBUTES_AT = 57, 23, 17, 21
+# Less than one stretch of the interleaved CRC, and several of them with a rest.
+RECORDS = (1, 7, 3_000)
+Record = tuple[bytes, bytes]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Where the sink keeps batches."""
+    return tmp_path / "kept"
+
+
+@pytest.fixture
+def sink(kept: Path) -> Iterator[Sink]:
+    """In its checking mode."""
+    with Sink(PARTITIONS, kept) as started:
+        yield started
+
+
+def stream(count: int) -> list[Record]:
+    """The first records that every contender sends."""
+    values, keys = page(SIZE)
+    return list(zip(values[:count], keys[:count], strict=True))
+
+
+def by_partition(records: list[Record]) -> dict[int, list[Record]]:
+    """Each on that of its key."""
+    found: dict[int, list[Record]] = {}
+    for value, key in records:
+        found.setdefault(partition_for_key(key, PARTITIONS), []).append((value, key))
+    return found
+
+
+def batch(records: list[Record], sequence: int = 0, codec: str | None = None) -> bytes:
+    """Of producer 1, epoch 0."""
+    builder = RecordBatchBuilder(10_000_000)
+    for value, key in records:
+        assert builder.append(1_000, key, value, []) is not None
+    packed = (4, compressor(codec)) if codec else (0, None)
+    return builder.build(*packed, producer_id=1, producer_epoch=0, base_sequence=sequence)
+
+
+def with_crc(changed: bytearray) -> bytes:
+    """With the CRC-32C that the changed bytes have."""
+    struct.pack_into(">I", changed, CRC_AT, crc32c(bytes(changed[ATTRIBUTES_AT:])))
+    return bytes(changed)
+
+
+def produce(sink: Sink, partitions: dict[int, bytes]) -> None:
+    """Send a batch a partition in one request and read the answer."""
+    host, port = sink.address.split(":")
+    request = encode_produce_request(7, 5, "test", -1, 1_000, [(TOPIC, None, list(partitions.items()))])
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(request)
+        answer = connection.makefile("rb")
+        (size,) = struct.unpack(">i", answer.read(4))
+        assert struct.unpack_from(">i", answer.read(size)) == (5,)
+
+
+@pytest.mark.parametrize("count", RECORDS)
+def test_right_batches_have_no_problem(sink: Sink, kept: Path, count: int) -> None:
+    parts = by_partition(stream(count))
+    produce(sink, {partition: batch(records) for partition, records in parts.items()})
+    counted = sink.counted()
+    assert (counted.records, counted.batches, problems(counted, count)) == (count, len(parts), "")
+    assert difference(read(kept), SIZE, [count], PARTITIONS, hashes=True) == ""
+
+
+def wrong_crc(right: bytearray) -> bytes:
+    right[-2] ^= 1  # the end of the last value
+    return bytes(right)
+
+
+def wrong_count(right: bytearray) -> bytes:
+    struct.pack_into(">i", right, COUNT_AT, 8)
+    struct.pack_into(">i", right, LAST_DELTA_AT, 7)
+    return with_crc(right)
+
+
+def wrong_last_delta(right: bytearray) -> bytes:
+    struct.pack_into(">i", right, LAST_DELTA_AT, 7)
+    return with_crc(right)
+
+
+def wrong_record_length(right: bytearray) -> bytes:
+    right[61] += 2  # the first record's own length, one more in zigzag
+    return with_crc(right)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (wrong_crc, "CRC-32C"),
+        (wrong_count, "records"),
+        (wrong_last_delta, "last offset delta"),
+        (wrong_record_length, "records"),
+    ],
+)
+def test_a_batch_that_lies_about_itself_is_found(sink: Sink, spoil: Callable[[bytearray], bytes], word: str) -> None:
+    produce(sink, {0: spoil(bytearray(batch(stream(7))))})
+    counted = sink.counted()
+    assert counted.problems == 1
+    assert counted.first_problem.startswith(f"{word}: {TOPIC}, partition 0: ")
+    assert word in problems(counted, counted.records)
+
+
+def test_a_sequence_that_was_skipped_is_found(sink: Sink) -> None:
+    produce(sink, {0: batch(stream(7)), 1: batch(stream(3))})
+    produce(sink, {0: batch(stream(7), sequence=7), 1: batch(stream(3), sequence=4)})
+    assert sink.counted().first_problem == f"sequence: {TOPIC}, partition 1: 4, not 3"
+    assert sink.counted().problems == 1
+
+
+def test_a_partition_that_there_is_not_is_found(sink: Sink) -> None:
+    produce(sink, {PARTITIONS: batch(stream(1))})
+    assert sink.counted().first_problem.startswith("partition: ")
+
+
+def test_a_request_that_cannot_be_read_is_found(sink: Sink) -> None:
+    request = encode_produce_request(7, 5, "test", -1, 1_000, [(TOPIC, None, [(0, batch(stream(1)))])])
+    cut = struct.pack(">i", len(request) - 4 - 10) + request[4:-10]
+    host, port = sink.address.split(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(cut)
+        assert connection.recv(1) == b""
+    assert sink.counted().first_problem.startswith("unreadable request: ")
+
+
+def changed(records: list[Record]) -> list[Record]:
+    (value, key), *others = records
+    return [(value[:-1] + b"?", key), *others]
+
+
+def swapped(records: list[Record]) -> list[Record]:
+    first, second, *others = records
+    return [second, first, *others]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (changed, "1 records are missing"),
+        (swapped, f"record 0 of {TOPIC}, partition 0, is "),
+        (lambda records: records[1:], "1 records are missing"),
+        (lambda records: [*records, records[0]], "1 records nobody sent"),
+    ],
+)
+def test_records_that_are_not_what_was_produced_are_found(
+    sink: Sink, kept: Path, spoil: Callable[[list[Record]], list[Record]], words: str
+) -> None:
+    parts = by_partition(stream(40))
+    parts[0] = spoil(parts[0])
+    produce(sink, {partition: batch(records) for partition, records in parts.items()})
+    assert sink.counted().problems == 0
+    assert words in difference(read(kept), SIZE, [40], PARTITIONS, hashes=True)
+
+
+def test_a_record_on_the_wrong_partition_is_found(sink: Sink, kept: Path) -> None:
+    parts = by_partition(stream(40))
+    parts[0], parts[1] = parts[1], parts[0]
+    produce(sink, {partition: batch(records) for partition, records in parts.items()})
+    assert "belongs to" in difference(read(kept), SIZE, [40], PARTITIONS, hashes=True)
+
+
+def test_a_record_of_somebody_else_is_found_where_order_is_free(sink: Sink, kept: Path) -> None:
+    produce(sink, {0: batch([*stream(5), (b"else", b"key")])})
+    assert difference(read(kept), SIZE, [5], PARTITIONS, hashes=False).startswith(
+        "a record that nobody sent: key b'key'"
+    )
+
+
+def test_a_count_behind_a_codec_is_found(sink: Sink, kept: Path) -> None:
+    produce(sink, {0: batch(stream(7), codec="zstd")})
+    assert sum(map(len, read(kept).values())) == 7
+    produce(sink, {1: wrong_count(bytearray(batch(stream(7), codec="zstd")))})
+    assert sink.counted().problems == 0
+    with pytest.raises(CorruptRecordException):
+        read(kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        (MEMORY_LIMIT, Case()),
+        (C_LIMIT, Case(value_size=10)),
+        (CEILING, Case()),
+        (FUTURES, Case(value_size=100_000, partitions=50, topics=7, threads=3)),
+        (CONFLUENT_BATCH, Case(compression="zstd", level=1, topics=2)),
+    ],
+)
+def test_contenders_pass(name: str, case: Case) -> None:
+    """Every contender is checked by test_compare_smoke.py; here are the limits, and what is not usual."""
+    assert check(case, name) == ""
+
+
+def test_who_does_not_pass_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "check", lambda case, name: "a record is missing" if name == FUTURES else "")
+    said: list[str] = []
+    (measured,) = rounds.checked([Case()], [FUTURES, C_LIMIT], THROUGHPUT, said.append)
+    assert measured.names == [C_LIMIT]
+    assert said[0] == f"checking mode: VOID {FUTURES}: a record is missing"
+    assert report.void_lines(measured) == [f"VOID {FUTURES} (checking mode): a record is missing"]
+    assert report.table(measured, THROUGHPUT, sink=True).splitlines()[-1].split()[:2] == [FUTURES, "void"]
+
+
+def test_what_was_compiled_is_kept() -> None:
+    built = compiled.program("sink")
+    before = built.stat().st_mtime_ns
+    assert (compiled.program("sink"), built.stat().st_mtime_ns) == (built, before)
+
+
+def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    compiled._compiler.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match=r"neither no-such-compiler nor cc.*apt install gcc"):
+            compiled.program("sink")
+    finally:
+        compiled._compiler.cache_clear()
