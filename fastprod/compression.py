@@ -36,9 +36,12 @@ __all__ = [
 
 _XERIAL_HEADER: Final = b"\x82SNAPPY\x00" + struct.pack(">ii", 1, 1)
 _XERIAL_CHUNK: Final = 32 * 1024
-# liblz4's code for blocks of up to 1 MB. It takes a smaller one where the data is smaller; a
-# larger one would make every consumer set aside 4 MB a batch for next to no gain.
+# liblz4's codes for blocks of up to 64 kB and 1 MB. The fast compressor has a finer table for blocks
+# of 64 kB, and what other clients write has them; high compression (from level 3 on) finds more in
+# larger ones. 4 MB would make every consumer set aside as much a batch for next to no gain.
+_LZ4_BLOCK_64KB: Final = 4
 _LZ4_BLOCK_1MB: Final = 6
+_LZ4_HIGH: Final = 3
 
 
 def compressor(name: str, level: int | None = None) -> Compress:
@@ -107,12 +110,13 @@ def _lz4(level: int | None) -> Compress:
     effort = 0 if level is None else level
     if package.__name__ == "lz4.frame":
         from_lz4 = package.compress
+        block_size = _LZ4_BLOCK_64KB if effort < _LZ4_HIGH else _LZ4_BLOCK_1MB
 
         def compress(data: BytesLike) -> bytes:
             frame: bytes = from_lz4(
                 data,
                 compression_level=effort,
-                block_size=_LZ4_BLOCK_1MB,
+                block_size=block_size,
                 block_linked=False,
                 store_size=False,
             )
