@@ -12,6 +12,7 @@ include "_native/murmur2.pxi"
 include "_native/crc32c.pxi"
 include "_native/record_batch.pxi"
 include "_native/produce.pxi"
+include "_native/codecs.pxi"
 include "_native/drain.pxi"
 include "_native/outbox.pxi"
 include "_native/live.pxi"
@@ -55,6 +56,7 @@ __all__ = [
     "encode_uvarint",
     "encode_varint",
     "encode_varlong",
+    "linked_codecs",
     "live_objects",
     "murmur2",
     "partition_for_key",

@@ -19,6 +19,7 @@ from fastprod.codecs import (
     check_level,
     codec_number,
     import_package,
+    library_level,
     try_import,
 )
 from fastprod.decompression import decompress
@@ -31,6 +32,7 @@ __all__ = [
     "codec_number",
     "compressor",
     "decompress",
+    "library_level",
     "versions",
 ]
 
@@ -52,14 +54,14 @@ def compressor(name: str, level: int | None = None) -> Compress:
     codec or level and RuntimeError, which names the pip command, where no package for the codec is
     installed.
     """
-    level = check_level(name, level)
-    makers: dict[str, Callable[[int | None], Compress]] = {
+    effort = library_level(name, check_level(name, level))
+    makers: dict[str, Callable[[int], Compress]] = {
         "gzip": _gzip,
         "snappy": _snappy,
         "lz4": _lz4,
         "zstd": _zstd,
     }
-    return makers[name](level)
+    return makers[name](effort)
 
 
 def versions() -> dict[str, str]:
@@ -75,9 +77,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _gzip(level: int | None) -> Compress:
-    effort = zlib.Z_DEFAULT_COMPRESSION if level is None else level
-
+def _gzip(effort: int) -> Compress:
     def compress(data: BytesLike) -> bytes:
         # wbits 31: one member with the header and trailer of RFC 1952.
         return zlib.compress(data, effort, 31)
@@ -85,7 +85,7 @@ def _gzip(level: int | None) -> Compress:
     return compress
 
 
-def _snappy(level: int | None) -> Compress:
+def _snappy(effort: int) -> Compress:
     """Raw snappy blocks in the stream format of the xerial library, which Java clients write."""
     snappy = import_package("snappy", "cramjam").snappy
 
@@ -100,14 +100,13 @@ def _snappy(level: int | None) -> Compress:
     return compress
 
 
-def _lz4(level: int | None) -> Compress:
+def _lz4(effort: int) -> Compress:
     """One LZ4 frame of independent blocks.
 
     Brokers and Java consumers reject linked blocks, which both packages write unless told
     otherwise. The content size is left out: they would only skip it.
     """
     package = import_package("lz4", "lz4.frame", "cramjam")
-    effort = 0 if level is None else level
     if package.__name__ == "lz4.frame":
         from_lz4 = package.compress
         block_size = _LZ4_BLOCK_64KB if effort < _LZ4_HIGH else _LZ4_BLOCK_1MB
@@ -136,10 +135,9 @@ def _lz4(level: int | None) -> Compress:
     return compress_with_cramjam
 
 
-def _zstd(level: int | None) -> Compress:
+def _zstd(effort: int) -> Compress:
     """One zstd frame. No level makes a window above the 2**27 bytes that Java consumers take."""
     package = import_package("zstd", "zstandard", "cramjam")
-    effort = 3 if level is None else level
     if package.__name__ == "zstandard":
         # A compressor object is worth keeping (it owns its tables) but must not be used by two
         # threads at once. Not thread-local: a native thread has a new local for every entry.

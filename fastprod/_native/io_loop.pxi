@@ -27,7 +27,9 @@ cdef cbool seal(Core* core, Batch* batch) noexcept nogil:
         return True
     batch.raw_size = batch.used
     batch.sealed = True
-    if batch.codec and compress_sealed(core, batch) < 0:
+    if batch.codec and core.compress == NULL:
+        compress_body(core, &core.compressor, batch)
+    elif batch.codec and compress_sealed(core, batch) < 0:
         abandon_unsent(core, batch)
         return False
     batch.body_crc = crc_of(0, batch.data, batch.used)

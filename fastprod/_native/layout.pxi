@@ -482,6 +482,13 @@ cdef enum:
     COMMAND_FAILED = 3
 
 
+cdef cppclass Compressor:
+    # What one thread compresses with: its library's tables, and room for a compressed batch.
+    void* state
+    unsigned char* out
+    size_t room
+
+
 cdef cppclass Core:
     # Options.
     string client_id
@@ -500,7 +507,8 @@ cdef cppclass Core:
     int retries
     int max_in_flight
     int codec
-    PyObject* compress              # borrowed from the plane
+    PyObject* compress              # borrowed from the plane; NULL: the codec is linked
+    int level                       # for a linked codec
     int event_fd
     int wake_read
     int wake_write
@@ -551,6 +559,7 @@ cdef cppclass Core:
     unordered_map[int, Outbox*] outboxes
     vector[Outbox*] outbox_list     # the same, under gate, for whoever reads the counters
     vector[Partition*] homeless
+    Compressor compressor
     int64_t next_expiry
     uint64_t next_ordinal
     Totals totals                   # under gate; the appenders' own are in their partitions

@@ -23,6 +23,8 @@ cdef class DataPlane:
     def __cinit__(self, options, event_fd: int):
         cdef Core* core = new Core()
         core.wake_read = core.wake_write = -1
+        core.compressor.state = core.compressor.out = NULL
+        core.compressor.room = 0
         self.core = core
         self.io = NULL
         self.aborted = False
@@ -46,8 +48,10 @@ cdef class DataPlane:
         core.max_idle = <int64_t>(options.connections_max_idle_ms * 1e6)
         core.retries = options.retries
         core.max_in_flight = options.max_in_flight
-        core.codec = options.codec if options.compress is not None else 0
-        core.compress = <PyObject*>self.compress
+        linked = options.compress is None and fp_codec_version(options.codec) != NULL
+        core.codec = options.codec if linked or options.compress is not None else 0
+        core.compress = <PyObject*>NULL if linked else <PyObject*>self.compress
+        core.level = options.level
         core.event_fd = event_fd
         reader, writer = socket.socketpair()
         reader.setblocking(False)
@@ -90,6 +94,7 @@ cdef class DataPlane:
         for entry in self.core.outboxes:
             del entry.second
         drop_all_spare(self.core)
+        end_compressor(self.core, &self.core.compressor)
         Py_XDECREF(self.core.unread_example)
         del self.core
 

@@ -1,0 +1,52 @@
+# Linked codecs: what compresses without the interpreter. setup.py decides which there are.
+
+from fastprod.codecs import CODECS
+
+cdef extern from "codec.h" nogil:
+    const char* fp_codec_version(int codec) noexcept
+    size_t fp_compress_room(int codec, int level, size_t size) noexcept
+    size_t fp_compress(int codec, int level, void** state, const unsigned char* data, size_t size,
+                       unsigned char* out, size_t room) noexcept
+    void fp_compress_end(int codec, void* state) noexcept
+
+
+def linked_codecs() -> dict:
+    """The codecs that need no package, and the library that does each, with its version."""
+    cdef const char* version
+    libraries = {"gzip": "zlib", "lz4": "liblz4", "zstd": "libzstd"}
+    linked = {}
+    for name, library in libraries.items():
+        version = fp_codec_version(CODECS[name].number)
+        if version != NULL:
+            linked[name] = f"{library} {version.decode()}"
+    return linked
+
+
+cdef size_t compressed_into(Core* core, Compressor* own, const unsigned char* data, size_t size) noexcept nogil:
+    """The size of what is in `own.out` now, or 0: the data is better left as it is."""
+    cdef size_t room = fp_compress_room(core.codec, core.level, size)
+    if own.room < room:
+        free(own.out)
+        own.out = <unsigned char*>malloc(room)
+        own.room = room if own.out != NULL else 0
+        if own.out == NULL:
+            return 0
+    return fp_compress(core.codec, core.level, &own.state, data, size, own.out, own.room)
+
+
+cdef void compress_body(Core* core, Compressor* own, Batch* batch) noexcept nogil:
+    """Replace the body by its compressed form where that is smaller."""
+    cdef size_t size = compressed_into(core, own, batch.data, batch.used)
+    if size:
+        memcpy(batch.data, own.out, size)
+        batch.used = size
+    else:
+        batch.codec = 0
+
+
+cdef void end_compressor(Core* core, Compressor* own) noexcept nogil:
+    fp_compress_end(core.codec, own.state)
+    free(own.out)
+    own.state = NULL
+    own.out = NULL
+    own.room = 0
