@@ -28,8 +28,8 @@ TESTS = ROOT / "tests"
 CODECS = [str(TESTS / "e2e" / name) for name in ("test_mixed_load.py", "test_wire_bytes.py")]
 DROP_IN = [str(TESTS / name) for name in ("e2e/test_mixed_load.py", "face/test_kafka_python_face.py")]
 SANITIZE = [PYTHON, str(TESTS / "native" / "sanitize.py")]
-SANITIZED = ["tests/native", "tests/fuzz/test_connection.py"]
-LINKED = [*CODECS, str(TESTS / "e2e" / "test_linked_codecs.py")]
+SANITIZED = ["tests/native", "tests/fuzz/test_connection.py", "tests/unit/test_linked_compression.py"]
+LINKED = [*CODECS, *(str(TESTS / name) for name in ("e2e/test_linked_codecs.py", "unit/test_linked_compression.py"))]
 
 FAILED = "failed"
 BEGAN = time.monotonic()
@@ -146,7 +146,7 @@ def main() -> None:
             libraries = codec_libraries(away)
             linked(away, libraries, totals)
             sanitized("address and undefined", SANITIZED, totals, **libraries)
-            sanitized("thread", ["--only", "thread", SANITIZED[0]], totals, **libraries)
+            sanitized("thread", ["--only", "thread", SANITIZED[0], SANITIZED[2]], totals, **libraries)
         suite("pure", away, [*chosen, "-m", "not native_only"], totals, FASTPROD_BACKEND="pure")
         say("so far: " + "; ".join(f"{what}: {outcome}" for what, outcome in totals.items()))
         suite("native", away, [*chosen, "-p", "no:cacheprovider"], totals, FASTPROD_BACKEND="native")

@@ -34,14 +34,26 @@ cdef size_t compressed_into(Core* core, Compressor* own, const unsigned char* da
     return fp_compress(core.codec, core.level, &own.state, data, size, own.out, own.room)
 
 
-cdef void compress_body(Core* core, Compressor* own, Batch* batch) noexcept nogil:
-    """Replace the body by its compressed form where that is smaller."""
-    cdef size_t size = compressed_into(core, own, batch.data, batch.used)
-    if size:
-        memcpy(batch.data, own.out, size)
-        batch.used = size
+cdef Sealed sealed_body(Core* core, Compressor* own, Batch* batch) noexcept nogil:
+    """Replace the body by its compressed form where that is smaller, and say what it is now. Nobody else may look at
+    the bytes meanwhile, and nothing but them is changed."""
+    cdef Sealed sealed
+    sealed.size = compressed_into(core, own, batch.data, batch.used)
+    sealed.codec = batch.codec if sealed.size else 0
+    if sealed.size:
+        memcpy(batch.data, own.out, sealed.size)
     else:
-        batch.codec = 0
+        sealed.size = batch.used
+    sealed.crc = crc_of(0, batch.data, sealed.size)
+    return sealed
+
+
+cdef void note_sealed(Batch* batch, Sealed sealed) noexcept nogil:
+    batch.raw_size = batch.used
+    batch.used = sealed.size
+    batch.codec = sealed.codec
+    batch.body_crc = sealed.crc
+    batch.sealed = True
 
 
 cdef void end_compressor(Core* core, Compressor* own) noexcept nogil:

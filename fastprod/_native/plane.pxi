@@ -12,6 +12,7 @@ cdef class DataPlane:
     """
     cdef Core* core
     cdef thread* io
+    cdef vector[thread*] compressors
     cdef dict known            # every route ever made, by topic
     cdef list retired          # routes' partitions that are gone
     cdef object compress
@@ -61,6 +62,7 @@ cdef class DataPlane:
         core.charged = core.cached = core.owed = 0
         core.memory_ticket = core.pool_changes = 0
         core.memory_waiters.store(0)
+        core.compressing.store(0)
         core.work.store(0)
         core.sleeping.store(0)
         core.told.store(0)
@@ -108,7 +110,11 @@ cdef class DataPlane:
         if self.io == NULL:
             self.core.stopping.store(0)
             self.io = new thread(run_io, self.core)
-            Py_INCREF(self)   # the thread's, until it is joined
+            Py_INCREF(self)   # the threads', until they are joined
+            if self.core.codec and self.core.compress == NULL:
+                # One core is the senders'. More would wait for the broker, not for each other.
+                for _ in range(min(max(<int>hardware_threads() - 1, 1), <int>COMPRESSORS_MOST)):
+                    self.compressors.push_back(new thread(run_compressor, self.core))
 
     def stop(self) -> None:
         """End the I/O thread and close its connections. What is unfinished stays; `abort` ends it.
@@ -116,6 +122,7 @@ cdef class DataPlane:
         On the I/O thread itself (in a compressor, or a destructor that ran inside it) this only signals.
         """
         cdef thread* io = self.io
+        cdef thread* each
         if io == NULL or self.core.forked.load():
             return
         self.core.stopping.store(1)
@@ -123,9 +130,22 @@ cdef class DataPlane:
         if self.on_io_thread():
             return
         self.io = NULL
+        # Who looked at `stopping` before waits now, or has given its batch; and nobody gives one any more.
+        lock_detached(&self.core.compress_gate)
+        self.core.compress_gate.unlock()
+        self.core.compress_more.notify_all()
         with nogil:
             io.join()
+            for each in self.compressors:
+                each.join()
         del io
+        for each in self.compressors:
+            del each
+        self.compressors.clear()
+        while not self.core.to_compress.empty():
+            release_held(self.core.to_compress.front())
+            self.core.to_compress.pop_front()
+        self.core.compressing.store(0)
         drop_commands(self.core)
         empty_trash(self.core)   # what the thread let go of after the last look; each holds this plane
         Py_DECREF(self)
