@@ -1,17 +1,19 @@
 """Run every check of the project, with the Python of the environment the package is installed in.
 
 The tests run against the installed package, from a directory without `fastprod/`. Lint and types come first, then the
-benchmarks once each, the instruction budgets where valgrind is installed, the codecs with `cramjam` alone, the tests
-without kafka-python, the stress tests and hostile answers under sanitizers (on builds of their own), and the suite on
-the pure twin; the native run is the last, so that its summary line ends the output. A run of tests that fails does not
-keep the others from running: a closing line names what failed, and the exit status is 1. A test that was skipped or
-expected to fail is a failure unless it stands on the list in `.ci/allowed_skips.txt`, with its reason.
+benchmarks once each, the instruction budgets where valgrind is installed, the codecs with `cramjam` alone and with
+liblz4 and libzstd linked (on a build of its own, for which their sources come from `pip`), the tests without
+kafka-python, the stress tests and hostile answers under sanitizers (on builds of their own), and the suite on the pure
+twin; the native run is the last, so that its summary line ends the output. A run of tests that fails does not keep the
+others from running: a closing line names what failed, and the exit status is 1. A test that was skipped or expected to
+fail is a failure unless it stands on the list in `.ci/allowed_skips.txt`, with its reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,8 @@ TESTS = ROOT / "tests"
 CODECS = [str(TESTS / "e2e" / name) for name in ("test_mixed_load.py", "test_wire_bytes.py")]
 DROP_IN = [str(TESTS / name) for name in ("e2e/test_mixed_load.py", "face/test_kafka_python_face.py")]
 SANITIZE = [PYTHON, str(TESTS / "native" / "sanitize.py")]
-SANITIZED = ["tests/native", "tests/fuzz/test_connection.py"]
+SANITIZED = ["tests/native", "tests/fuzz/test_connection.py", "tests/unit/test_linked_compression.py"]
+LINKED = [*CODECS, *(str(TESTS / name) for name in ("e2e/test_linked_codecs.py", "unit/test_linked_compression.py"))]
 
 FAILED = "failed"
 BEGAN = time.monotonic()
@@ -39,8 +42,7 @@ def say(text: str) -> None:
 def run(what: str, command: list[str], cwd: Path, **variables: str) -> int:
     """Run a command and return its exit status; nothing is printed after it."""
     say(f"{what}: {' '.join(command)}")
-    environment = {**os.environ, **variables}
-    environment.pop("PYTHONPATH", None)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
     return subprocess.run(command, cwd=cwd, env=environment, check=False).returncode
 
 
@@ -99,9 +101,30 @@ def suite(what: str, cwd: Path, arguments: list[str], totals: dict[str, str], **
     totals[what] = f"{passed} tests, {broker} on a real Kafka"
 
 
-def sanitized(what: str, arguments: list[str], totals: dict[str, str]) -> None:
+def codec_libraries(away: Path) -> dict[str, str]:
+    """Make liblz4 and libzstd, and return what has a build link them."""
+    folder = away / "codec-libs"
+    check("codec libraries", [PYTHON, str(ROOT / ".ci" / "codec_libs.py"), str(folder)])
+    return {"FASTPROD_CODEC_LIBS": str(folder), "FASTPROD_LZ4": "require", "FASTPROD_ZSTD": "require"}
+
+
+def linked(away: Path, libraries: dict[str, str], totals: dict[str, str]) -> None:
+    """Test the codecs on a build that has them all linked. The installed package stays as it is."""
+    home = away / "linked" / "site-packages"
+    home.mkdir(parents=True)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, home)
+    shutil.copytree(ROOT / "fastprod", home / "fastprod", ignore=shutil.ignore_patterns("*.so", "*.cpp", "__pycache__"))
+    command = [PYTHON, "setup.py", "--quiet", "build_ext", "--inplace"]
+    if run("a build with linked codecs", command, home, FASTPROD_REQUIRE_NATIVE="1", **libraries):
+        totals["linked codecs"] = f"{FAILED}: it cannot be built"
+        return
+    suite("linked codecs", away, LINKED, totals, PYTHONPATH=str(home), FASTPROD_BACKEND="native")
+
+
+def sanitized(what: str, arguments: list[str], totals: dict[str, str], **variables: str) -> None:
     """Run tests under sanitizers, and note whether all was well."""
-    status = run(what, [*SANITIZE, *arguments], ROOT)
+    status = run(what, [*SANITIZE, *arguments], ROOT, **variables)
     totals[what] = f"{FAILED} with exit status {status}" if status else "no reports"
 
 
@@ -128,8 +151,10 @@ def main() -> None:
             budgets(totals)
             suite("cramjam alone", away, CODECS, totals, FASTPROD_TEST_HIDE="lz4,zstandard")
             suite("without kafka-python", away, DROP_IN, totals, FASTPROD_TEST_HIDE="kafka")
-            sanitized("address and undefined", SANITIZED, totals)
-            sanitized("thread", ["--only", "thread", SANITIZED[0]], totals)
+            libraries = codec_libraries(away)
+            linked(away, libraries, totals)
+            sanitized("address and undefined", SANITIZED, totals, **libraries)
+            sanitized("thread", ["--only", "thread", SANITIZED[0], SANITIZED[2]], totals, **libraries)
         suite("pure", away, [*chosen, "-m", "not native_only"], totals, FASTPROD_BACKEND="pure")
         say("so far: " + "; ".join(f"{what}: {outcome}" for what, outcome in totals.items()))
         suite("native", away, [*chosen, "-p", "no:cacheprovider"], totals, FASTPROD_BACKEND="native")

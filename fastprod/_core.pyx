@@ -12,12 +12,14 @@ include "_native/murmur2.pxi"
 include "_native/crc32c.pxi"
 include "_native/record_batch.pxi"
 include "_native/produce.pxi"
+include "_native/codecs.pxi"
 include "_native/drain.pxi"
 include "_native/outbox.pxi"
 include "_native/live.pxi"
 include "_native/delivery.pxi"
 include "_native/future.pxi"
 include "_native/accumulator.pxi"
+include "_native/compressors.pxi"
 include "_native/io_loop.pxi"
 include "_native/parked.pxi"
 include "_native/plane.pxi"
@@ -59,6 +61,7 @@ __all__ = [
     "encode_uvarint",
     "encode_varint",
     "encode_varlong",
+    "linked_codecs",
     "live_objects",
     "murmur2",
     "partition_for_key",

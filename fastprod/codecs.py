@@ -31,11 +31,12 @@ ZSTD: Final = 4
 
 
 class Codec(NamedTuple):
-    """A codec: `number` in a batch's attributes, levels (`low` to `high`; None: it has none), and
-    levels inside the range that are not possible."""
+    """A codec: `number` in a batch's attributes, levels (`low` to `high`; None: it has none),
+    levels inside the range that are not possible, and what its library is given for None."""
 
     name: str
     number: int
+    default: int = 0
     low: int | None = None
     high: int | None = None
     excluded: tuple[int, ...] = ()
@@ -52,10 +53,10 @@ class Codec(NamedTuple):
 CODECS: Final = {
     codec.name: codec
     for codec in (
-        Codec("gzip", GZIP, -1, 9, (0,)),
+        Codec("gzip", GZIP, -1, -1, 9, (0,)),
         Codec("snappy", SNAPPY),
-        Codec("lz4", LZ4, 1, 17),
-        Codec("zstd", ZSTD, -131072, 22),
+        Codec("lz4", LZ4, 0, 1, 17),
+        Codec("zstd", ZSTD, 3, -131072, 22),
     )
 }
 
@@ -87,6 +88,11 @@ def check_level(name: str | None, level: object) -> int | None:
     if not codec.low <= level <= codec.high or level in codec.excluded:
         raise bad_value("compression_level", level, f"{codec.levels} ({name})")
     return level
+
+
+def library_level(name: str | None, level: int | None) -> int:
+    """Return what the codec's library is given for a checked level."""
+    return level if level is not None else 0 if name is None else _codec(name).default
 
 
 def import_package(codec: str, *names: str) -> Any:

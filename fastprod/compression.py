@@ -19,6 +19,7 @@ from fastprod.codecs import (
     check_level,
     codec_number,
     import_package,
+    library_level,
     try_import,
 )
 from fastprod.decompression import decompress
@@ -31,14 +32,18 @@ __all__ = [
     "codec_number",
     "compressor",
     "decompress",
+    "library_level",
     "versions",
 ]
 
 _XERIAL_HEADER: Final = b"\x82SNAPPY\x00" + struct.pack(">ii", 1, 1)
 _XERIAL_CHUNK: Final = 32 * 1024
-# liblz4's code for blocks of up to 1 MB. It takes a smaller one where the data is smaller; a
-# larger one would make every consumer set aside 4 MB a batch for next to no gain.
+# liblz4's codes for blocks of up to 64 kB and 1 MB. The fast compressor has a finer table for blocks
+# of 64 kB, and what other clients write has them; high compression (from level 3 on) finds more in
+# larger ones. 4 MB would make every consumer set aside as much a batch for next to no gain.
+_LZ4_BLOCK_64KB: Final = 4
 _LZ4_BLOCK_1MB: Final = 6
+_LZ4_HIGH: Final = 3
 
 
 def compressor(name: str, level: int | None = None) -> Compress:
@@ -49,14 +54,14 @@ def compressor(name: str, level: int | None = None) -> Compress:
     codec or level and RuntimeError, which names the pip command, where no package for the codec is
     installed.
     """
-    level = check_level(name, level)
-    makers: dict[str, Callable[[int | None], Compress]] = {
+    effort = library_level(name, check_level(name, level))
+    makers: dict[str, Callable[[int], Compress]] = {
         "gzip": _gzip,
         "snappy": _snappy,
         "lz4": _lz4,
         "zstd": _zstd,
     }
-    return makers[name](level)
+    return makers[name](effort)
 
 
 def versions() -> dict[str, str]:
@@ -72,9 +77,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _gzip(level: int | None) -> Compress:
-    effort = zlib.Z_DEFAULT_COMPRESSION if level is None else level
-
+def _gzip(effort: int) -> Compress:
     def compress(data: BytesLike) -> bytes:
         # wbits 31: one member with the header and trailer of RFC 1952.
         return zlib.compress(data, effort, 31)
@@ -82,7 +85,7 @@ def _gzip(level: int | None) -> Compress:
     return compress
 
 
-def _snappy(level: int | None) -> Compress:
+def _snappy(effort: int) -> Compress:
     """Raw snappy blocks in the stream format of the xerial library, which Java clients write."""
     snappy = import_package("snappy", "cramjam").snappy
 
@@ -97,22 +100,22 @@ def _snappy(level: int | None) -> Compress:
     return compress
 
 
-def _lz4(level: int | None) -> Compress:
+def _lz4(effort: int) -> Compress:
     """One LZ4 frame of independent blocks.
 
     Brokers and Java consumers reject linked blocks, which both packages write unless told
     otherwise. The content size is left out: they would only skip it.
     """
     package = import_package("lz4", "lz4.frame", "cramjam")
-    effort = 0 if level is None else level
     if package.__name__ == "lz4.frame":
         from_lz4 = package.compress
+        block_size = _LZ4_BLOCK_64KB if effort < _LZ4_HIGH else _LZ4_BLOCK_1MB
 
         def compress(data: BytesLike) -> bytes:
             frame: bytes = from_lz4(
                 data,
                 compression_level=effort,
-                block_size=_LZ4_BLOCK_1MB,
+                block_size=block_size,
                 block_linked=False,
                 store_size=False,
             )
@@ -132,10 +135,9 @@ def _lz4(level: int | None) -> Compress:
     return compress_with_cramjam
 
 
-def _zstd(level: int | None) -> Compress:
+def _zstd(effort: int) -> Compress:
     """One zstd frame. No level makes a window above the 2**27 bytes that Java consumers take."""
     package = import_package("zstd", "zstandard", "cramjam")
-    effort = 3 if level is None else level
     if package.__name__ == "zstandard":
         # A compressor object is worth keeping (it owns its tables) but must not be used by two
         # threads at once. Not thread-local: a native thread has a new local for every entry.

@@ -11,7 +11,7 @@ import copy
 import math
 import selectors
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -53,6 +53,7 @@ class PlaneOptions(NamedTuple):
     connections_max_idle_ms: float
     codec: int
     compress: Callable[[compression.BytesLike], bytes] | None
+    level: int = 0
 
 
 class Option(NamedTuple):
@@ -266,13 +267,13 @@ class ProducerConfig:
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
-    def plane_options(self) -> PlaneOptions:
-        """Return what the data plane is told."""
+    def plane_options(self, linked: Container[str] = ()) -> PlaneOptions:
+        """Return what the data plane is told. `linked`: the codecs it needs no package for."""
         values = self.values
-        name = values["compression_type"]
+        name, level = values["compression_type"], values["compression_level"]
         compress = None
-        if name is not None:
-            compress = compression.compressor(name, values["compression_level"])
+        if name is not None and name not in linked:
+            compress = compression.compressor(name, level)
         return PlaneOptions(
             client_id=values["client_id"],
             acks=values["acks"],
@@ -291,6 +292,7 @@ class ProducerConfig:
             connections_max_idle_ms=values["connections_max_idle_ms"],
             codec=values["compression_attrs"],
             compress=compress,
+            level=compression.library_level(name, level),
         )
 
 

@@ -85,8 +85,12 @@ cdef void return_memory(Core* core, void* memory, size_t size) noexcept nogil:
 
 
 cdef void free_body(Batch* batch) noexcept nogil:
-    """Return the batch's bytes. Nothing may read them any more: no request holds them, no split will."""
-    cdef void* memory = batch.data
+    """Return the batch's bytes. Nothing may read them any more: no request holds them, no split will. A thread that
+    compresses them returns them itself."""
+    cdef void* memory
+    if batch.compressing.load() == BUSY and batch.compressing.exchange(DROPPED) == BUSY:
+        return
+    memory = batch.data
     batch.data = NULL
     if memory != NULL:
         return_memory(batch.core, memory, batch.capacity)
@@ -424,6 +428,8 @@ cdef cbool grow(Batch* batch, size_t needed) noexcept nogil:
 cdef inline void close_tail(Batch* batch) noexcept nogil:
     batch.accepts = False
     batch.full = True
+    if batch.codec and batch.core.compress == NULL and batch.used > COMPRESS_HERE:
+        give_to_compressors(batch.core, batch)
 
 
 cdef inline void count_append(Partition* partition, int64_t size) noexcept nogil:

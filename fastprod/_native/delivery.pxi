@@ -52,6 +52,7 @@ cdef Batch* new_batch() noexcept nogil:
     batch.flush_epoch = 0
     batch.accepts = batch.full = batch.split_product = batch.sealed = False
     batch.codec = 0
+    batch.compressing.store(NOT_GIVEN)
     batch.body_crc = 0
     batch.ordinal = batch.span = batch.place = 0
     batch.producer_id = -1

@@ -96,7 +96,7 @@ cdef cbool is_ready(Core* core, Partition* partition, Outbox* outbox, Batch* bat
     elif core.acks == 0:
         # No answer tells when the last one was taken: the socket is the clock.
         due = outbox.last_write + CLOCK_BOUND
-    elif outbox.in_flight.empty():
+    elif outbox.in_flight.empty() and core.compressing.load(memory_order_relaxed) == 0:
         return True
     else:
         due = batch.created + min(outbox.round_trip // CLOCK_SHARE, CLOCK_BOUND)
@@ -143,6 +143,8 @@ cdef Batch* leaving(Core* core, Partition* partition, Outbox* outbox, int64_t no
     batch = partition.queue[place]
     if batch.attempts == 0 and not is_ready(core, partition, outbox, batch, now, when):
         return NULL
+    if waits_for_compressor(core, batch):
+        return NULL
     if room and BATCH_HEADER + batch.used > room:
         too_large[0] = True
         return NULL
@@ -162,11 +164,12 @@ cdef void note_fill(Core* core, Partition* partition, Batch* batch) noexcept nog
     """What the batch reached is what the next one starts with, and how far keyless records stick."""
     cdef Topic* topic = partition.topic
     cdef int64_t quantum = topic.quantum.load(memory_order_relaxed)
+    cdef size_t size = batch.raw_size if batch.sealed else batch.used
     if batch.attempts or batch.split_product:
         return
-    partition.last_capacity.store(batch.used, memory_order_relaxed)
+    partition.last_capacity.store(size, memory_order_relaxed)
     # A batch that holds a quantum is as full as it gets: keyless records move on at twice that at the latest.
-    if batch.full or <int64_t>batch.used >= quantum:
+    if batch.full or <int64_t>size >= quantum:
         quantum = max(min(2 * quantum, <int64_t>core.batch_size), <int64_t>1)
     else:
         quantum = first_quantum(core)

@@ -1,5 +1,6 @@
 # The I/O thread: drain, seal, write, read, and everything that is due by the clock. It enters the interpreter only to
-# compress with a package codec; everything else goes on while Python computes.
+# compress with a package codec; everything else goes on while Python computes. With a linked codec other threads
+# compress (compressors.pxi).
 
 
 # --- Seal ----------------------------------------------------------------------------------------------------------
@@ -24,6 +25,9 @@ cdef int compress_sealed(Core* core, Batch* batch) noexcept with gil:
 cdef cbool seal(Core* core, Batch* batch) noexcept nogil:
     """Make the body what goes over the wire, once. False: it could not be compressed, the batch has ended."""
     if batch.sealed:
+        return True
+    if batch.codec and core.compress == NULL:
+        note_sealed(batch, sealed_body(core, &core.compressor, batch))
         return True
     batch.raw_size = batch.used
     batch.sealed = True
@@ -462,6 +466,7 @@ cdef void run_io(void* argument) noexcept nogil:
     fp_io_core = core
     while not core.stopping.load():
         core.work.store(0)
+        core.compressed_here = 0
         now = now_ns()
         when = NEVER
         obey(core, now)

@@ -51,6 +51,8 @@ cdef extern from "<chrono>" namespace "std::chrono" nogil:
 cdef extern from "<condition_variable>" namespace "std" nogil:
     cppclass condition_variable:
         void notify_all() noexcept
+        void notify_one() noexcept
+        void wait(unique_lock[mutex]&) noexcept
         void wait_for(unique_lock[mutex]&, const nanoseconds&) noexcept
 
 cdef extern from "<atomic>" namespace "std" nogil:
@@ -77,6 +79,8 @@ cdef extern from "<thread>" namespace "std" nogil:
     cppclass thread:
         thread(void (*)(void*) noexcept nogil, void*) except +
         void join() noexcept
+
+    unsigned int hardware_threads "std::thread::hardware_concurrency"() noexcept
 
 cdef extern from "<cstring>" nogil:
     void* memmove(void*, const void*, size_t)
@@ -160,7 +164,19 @@ cdef enum:
     CALLBACKS_DUE = 1       # ended: the control thread runs what is kept, and what still comes
     CALLBACKS_FINISHED = 2  # none left: later ones run inline
 
+# Where a batch stands with the threads that compress.
 cdef enum:
+    NOT_GIVEN = 0
+    GIVEN = 1
+    BUSY = 2                # one of them reads and writes its bytes
+    COMPRESSED = 3
+    DROPPED = 4             # ended while it was BUSY: who compresses gives its bytes back
+
+cdef enum:
+    # Fewer bytes than this are compressed by the I/O thread: that is sooner done than another thread is awake. In one
+    # pass it compresses no more than this in all.
+    COMPRESS_HERE = 16384
+    COMPRESSORS_MOST = 4
     SOCKETS_SHOWN = 64
     UNRESOLVED_NONE = -1
     ORDINAL_SPAN_BITS = 32
@@ -313,6 +329,7 @@ cdef cppclass Batch:
     cbool full
     cbool split_product
     cbool sealed
+    atomic[int] compressing    # NOT_GIVEN, ...
     int codec
     uint32_t body_crc
     # The stamp: ordinal 0 = never drained, producer_id -1 = none.
@@ -483,6 +500,20 @@ cdef enum:
     COMMAND_FAILED = 3
 
 
+cdef struct Sealed:
+    # What a body has become.
+    size_t size
+    int codec
+    uint32_t crc
+
+
+cdef cppclass Compressor:
+    # What one thread compresses with: its library's tables, and room for a compressed batch.
+    void* state
+    unsigned char* out
+    size_t room
+
+
 cdef cppclass Core:
     # Options.
     string client_id
@@ -501,7 +532,8 @@ cdef cppclass Core:
     int retries
     int max_in_flight
     int codec
-    PyObject* compress              # borrowed from the plane
+    PyObject* compress              # borrowed from the plane; NULL: the codec is linked
+    int level                       # for a linked codec
     int event_fd
     int wake_read
     int wake_write
@@ -552,6 +584,13 @@ cdef cppclass Core:
     unordered_map[int, Outbox*] outboxes
     vector[Outbox*] outbox_list     # the same, under gate, for whoever reads the counters
     vector[Partition*] homeless
+    Compressor compressor
+    size_t compressed_here          # bytes, in this pass
+    # What is given to the threads that compress; each holds a reference.
+    mutex compress_gate
+    condition_variable compress_more
+    deque[Batch*] to_compress
+    atomic[int] compressing         # batches that are given and not compressed
     int64_t next_expiry
     uint64_t next_ordinal
     Totals totals                   # under gate; the appenders' own are in their partitions

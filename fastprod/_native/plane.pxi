@@ -12,6 +12,7 @@ cdef class DataPlane:
     """
     cdef Core* core
     cdef thread* io
+    cdef vector[thread*] compressors
     cdef dict known            # every route ever made, by topic
     cdef list retired          # routes' partitions that are gone
     cdef object compress
@@ -23,6 +24,8 @@ cdef class DataPlane:
     def __cinit__(self, options, event_fd: int):
         cdef Core* core = new Core()
         core.wake_read = core.wake_write = -1
+        core.compressor.state = core.compressor.out = NULL
+        core.compressor.room = 0
         self.core = core
         self.io = NULL
         self.aborted = False
@@ -46,8 +49,10 @@ cdef class DataPlane:
         core.max_idle = <int64_t>(options.connections_max_idle_ms * 1e6)
         core.retries = options.retries
         core.max_in_flight = options.max_in_flight
-        core.codec = options.codec if options.compress is not None else 0
-        core.compress = <PyObject*>self.compress
+        linked = options.compress is None and fp_codec_version(options.codec) != NULL
+        core.codec = options.codec if linked or options.compress is not None else 0
+        core.compress = <PyObject*>NULL if linked else <PyObject*>self.compress
+        core.level = options.level
         core.event_fd = event_fd
         reader, writer = socket.socketpair()
         reader.setblocking(False)
@@ -57,6 +62,7 @@ cdef class DataPlane:
         core.charged = core.cached = core.owed = 0
         core.memory_ticket = core.pool_changes = 0
         core.memory_waiters.store(0)
+        core.compressing.store(0)
         core.work.store(0)
         core.sleeping.store(0)
         core.told.store(0)
@@ -90,6 +96,7 @@ cdef class DataPlane:
         for entry in self.core.outboxes:
             del entry.second
         drop_all_spare(self.core)
+        end_compressor(self.core, &self.core.compressor)
         Py_XDECREF(self.core.unread_example)
         del self.core
 
@@ -103,7 +110,11 @@ cdef class DataPlane:
         if self.io == NULL:
             self.core.stopping.store(0)
             self.io = new thread(run_io, self.core)
-            Py_INCREF(self)   # the thread's, until it is joined
+            Py_INCREF(self)   # the threads', until they are joined
+            if self.core.codec and self.core.compress == NULL:
+                # One core is the senders'. More would wait for the broker, not for each other.
+                for _ in range(min(max(<int>hardware_threads() - 1, 1), <int>COMPRESSORS_MOST)):
+                    self.compressors.push_back(new thread(run_compressor, self.core))
 
     def stop(self) -> None:
         """End the I/O thread and close its connections. What is unfinished stays; `abort` ends it.
@@ -111,6 +122,7 @@ cdef class DataPlane:
         On the I/O thread itself (in a compressor, or a destructor that ran inside it) this only signals.
         """
         cdef thread* io = self.io
+        cdef thread* each
         if io == NULL or self.core.forked.load():
             return
         self.core.stopping.store(1)
@@ -118,9 +130,22 @@ cdef class DataPlane:
         if self.on_io_thread():
             return
         self.io = NULL
+        # Who looked at `stopping` before waits now, or has given its batch; and nobody gives one any more.
+        lock_detached(&self.core.compress_gate)
+        self.core.compress_gate.unlock()
+        self.core.compress_more.notify_all()
         with nogil:
             io.join()
+            for each in self.compressors:
+                each.join()
         del io
+        for each in self.compressors:
+            del each
+        self.compressors.clear()
+        while not self.core.to_compress.empty():
+            release_held(self.core.to_compress.front())
+            self.core.to_compress.pop_front()
+        self.core.compressing.store(0)
         drop_commands(self.core)
         empty_trash(self.core)   # what the thread let go of after the last look; each holds this plane
         Py_DECREF(self)

@@ -4,6 +4,7 @@ DESIGN.md."""
 
 from fastprod._pure.accumulator import TopicRoute
 from fastprod._pure.batch import ParkedBatch
+from fastprod._pure.codecs import linked_codecs
 from fastprod._pure.crc32c import crc32c, crc32c_combine, crc32c_implementation
 from fastprod._pure.delivery import FutureRecordMetadata
 from fastprod._pure.layout import (
@@ -68,6 +69,7 @@ __all__ = [
     "encode_uvarint",
     "encode_varint",
     "encode_varlong",
+    "linked_codecs",
     "live_objects",
     "murmur2",
     "partition_for_key",

@@ -28,7 +28,9 @@ def version_text() -> str:
     lines = [f"fastprod {__version__}", f"backend: {_backend.backend}{_why_pure(_backend.backend)}"]
     if _backend.backend == "pure":
         lines.append(f"to get the compiled backend: {_backend.HOW_TO_GET_NATIVE}")
-    codecs = ", ".join(f"{codec}: {package}" for codec, package in compression.versions().items())
+    linked = {codec: f"{library} (linked)" for codec, library in _backend.linked_codecs().items()}
+    packages = {codec: f"{package} (package)" for codec, package in compression.versions().items()}
+    codecs = ", ".join(f"{codec}: {what}" for codec, what in {**packages, **linked}.items())
     lines += [
         f"CRC-32C: {_backend.crc32c_implementation()}",
         f"codecs: {codecs}",

@@ -47,7 +47,7 @@ class Engine:
         self.config = config
         self._journal = Journal("fastprod.control")
         self._loop = Loop(self._journal)
-        options = config.plane_options()
+        options = config.plane_options(_backend.linked_codecs())
         self.plane = _backend.DataPlane(options, self._loop.wake_fd)
         # Set in a forked child: whoever goes on there makes a new engine, one of them, under it.
         self.succession: threading.Lock | None = None

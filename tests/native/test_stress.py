@@ -31,6 +31,9 @@ PLAIN: dict[str, Any] = {}
 IMPATIENT: dict[str, Any] = {"request_timeout_ms": 60, "delivery_timeout_ms": 250, "linger_ms": 1}
 CRAMPED: dict[str, Any] = {"buffer_memory": 20_000, "max_block_ms": 50, "strict_order": True}
 SQUEEZED: dict[str, Any] = {"compression_type": "gzip", "linger_ms": 2}
+# Of codecs that may be linked. Senders wait for memory, and batches expire, while others compress.
+PRESSED: dict[str, Any] = {**CRAMPED, "compression_type": "lz4", "batch_size": 5000}
+SLOW: dict[str, Any] = {**IMPATIENT, "compression_type": "zstd", "compression_level": 19}
 CARELESS: dict[str, Any] = {"acks": 0, "enable_idempotence": False}
 
 
@@ -194,7 +197,7 @@ class Scene:
             assert counters["records_queued"] == counters["callbacks_waiting"] == counters["bytes_queued"] == 0
 
 
-@pytest.mark.parametrize("options", [PLAIN, IMPATIENT, CRAMPED, SQUEEZED, CARELESS], ids=str)
+@pytest.mark.parametrize("options", [PLAIN, IMPATIENT, CRAMPED, SQUEEZED, PRESSED, SLOW, CARELESS], ids=str)
 def test_everything_at_once(options: dict[str, Any]) -> None:
     before = live_objects()
     with FakeBroker(t=2, other=1) as fake:

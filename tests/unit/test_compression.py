@@ -151,6 +151,13 @@ def test_lz4_is_one_frame_that_brokers_take(body: bytes, level: int | None, inst
     assert position == len(frame), "one frame and nothing behind it"
 
 
+@pytest.mark.parametrize(("level", "largest"), [(None, 1 << 16), (1, 1 << 16), (9, 1 << 20)])
+def test_lz4_blocks_are_as_large_as_pays(level: int | None, largest: int) -> None:
+    """The fast compressor finds most in blocks of 64 kB, as those of other clients; the other one in larger ones."""
+    frame = compression.compressor("lz4", level)(BODY)
+    assert 1 << (8 + 2 * (frame[5] >> 4)) == largest
+
+
 def test_lz4_blocks_really_are_independent(installed: str) -> None:
     """The flag alone is no proof: every block is decoded by itself."""
     body = sample(200_000)

@@ -123,7 +123,7 @@ class TestTable:
         order = [listed.index(field) for field in PlaneOptions._fields]
         assert order == sorted(order)
         assert PlaneOptions._fields[0] == "client_id"
-        assert PlaneOptions._fields[-2:] == ("codec", "compress")
+        assert PlaneOptions._fields[-3:] == ("codec", "compress", "level")
 
 
 class TestPlaneOptions:
