@@ -28,6 +28,9 @@ include "_native/placement.pxi"
 include "_native/scatter.pxi"
 include "_native/send.pxi"
 include "_native/send_many.pxi"
+include "_native/arrow.pxi"
+include "_native/arrow_cells.pxi"
+include "_native/send_arrow.pxi"
 
 __all__ = [
     "EVENT_CONNECTION_LOST",

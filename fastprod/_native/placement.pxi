@@ -99,7 +99,7 @@ cdef class Placement:
     def __cinit__(self, str topic, Py_ssize_t count):
         self.topic = topic
         self.count = count
-        self.partitions.assign(count, -1)
+        self.partitions.resize(count, -1)   # a call of very many: MemoryError
         self.first_pending = 0
         self.timestamp = -1
         self.refusal = None

@@ -1,13 +1,12 @@
-# send_many(): what is checked, in which order chunks are gathered, and how each record gets its partition.
+# send_many(): what is checked, in which order chunks are gathered, and how each record gets its partition. What comes
+# after the columns are known is send_arrow()'s as well.
 
 from fastprod.batch_future import BatchFuture
 from fastprod.columns import columns_of, serialized
 
 
 cdef class Call:
-    # One call's columns, checked.
-    cdef object given            # as they came, for partitioners
-    cdef list values, keys       # of bytes or None, which the records point into; `keys` None: no record has one
+    # One call's columns, checked. Whoever fills them keeps what the records point into.
     cdef vector[const unsigned char*] values_at
     cdef vector[const unsigned char*] keys_at
     cdef vector[unsigned char] headers
@@ -17,13 +16,37 @@ cdef class Call:
     cdef bint by_partitioner
     cdef Placement placement
 
+    cdef object number_given(self, Py_ssize_t index):
+        """The partition a record names, as it came; None where it names none."""
+        raise NotImplementedError
+
+    cdef tuple fields_given(self, Py_ssize_t index):
+        """A record's key, serialized key, value and serialized value, for partitioners."""
+        raise NotImplementedError
+
+
+@cython.final
+cdef class ListCall(Call):
+    cdef object given            # the columns as they came
+    cdef list values, keys       # of bytes or None; `keys` None: no record has one
+
+    cdef object number_given(self, Py_ssize_t index):
+        return self.given.partition if self.given.partitions is None else self.given.partitions[index]
+
+    cdef tuple fields_given(self, Py_ssize_t index):
+        return (None if self.given.keys is None else self.given.keys[index],
+                None if self.keys is None else self.keys[index], self.given.values[index], self.values[index])
+
 
 cdef object send_many(ProducerBase self, topic, columns):
-    cdef Call call
-    cdef TopicRoute route
     if self.plane is None or self.plane.core.closing.load(memory_order_relaxed):
         self._begin_again()
-    call = checked_call(self, topic, columns)
+    return accepted(self, topic, checked_call(self, topic, columns))
+
+
+cdef object accepted(ProducerBase self, topic, Call call):
+    """The future of all the call's records, which are in batches now."""
+    cdef TopicRoute route
     found = self.plane.routes.get(topic) if type(topic) is str else None
     if found is None:
         found = self.engine.resolve_topic(topic, self.plane.core.max_block / 1e9)
@@ -41,21 +64,18 @@ cdef object send_many(ProducerBase self, topic, columns):
 # --- Check: all of it, before the first record is accepted ---------------------------------------------------------
 
 cdef Call checked_call(ProducerBase self, topic, columns):
-    cdef Call call = Call.__new__(Call)
+    cdef ListCall call = ListCall.__new__(ListCall)
     cdef Placement placement
-    cdef Py_ssize_t count = len(columns.values), i
     check_all_headers(columns)
     call.given = columns
     columns = serialized(columns, topic, self.key_serializer, self.value_serializer)
-    call.placement = placement = Placement.__new__(Placement, str(topic), count)
+    call.placement = placement = Placement.__new__(Placement, str(topic), len(columns.values))
     call.values = columns.values
     call.keys = columns.keys
     check_fields("value", call.values, call.values_at, placement.value_sizes)
     if call.keys is not None:
         check_fields("key", call.keys, call.keys_at, placement.key_sizes)
-    for i in range(count):
-        if placement.value_sizes[i] < 0 and (placement.key_sizes.empty() or placement.key_sizes[i] < 0):
-            raise failures.of_record(i, failures.nothing_to_send())
+    check_contents(placement)
     encode_all_headers(call, columns.shared_headers, columns.headers)
     check_bounds(self.plane.core, call)
     check_times(placement, columns.timestamp, columns.timestamps)
@@ -102,7 +122,7 @@ cdef int encode_all_headers(Call call, list shared, list own) except -1:
     if own is None:
         encode_headers(shared, call.headers)
         if shared:
-            placement.header_sizes.assign(placement.count, headers_payload(shared))
+            placement.header_sizes.resize(placement.count, headers_payload(shared))
         return 0
     for i in range(placement.count):
         try:
@@ -129,6 +149,15 @@ cdef inline void take_fields(Call call, Py_ssize_t index, Record* record) noexce
         begin = call.header_ends[index - 1] if index else 0
         record.headers += begin
         record.headers_size = call.header_ends[index] - begin
+
+
+cdef int check_contents(Placement placement) except -1:
+    """That there is something in each record."""
+    cdef Py_ssize_t i
+    for i in range(placement.count):
+        if placement.value_sizes[i] < 0 and (placement.key_sizes.empty() or placement.key_sizes[i] < 0):
+            raise failures.of_record(i, failures.nothing_to_send())
+    return 0
 
 
 cdef int check_bounds(Core* core, Call call) except -1:
@@ -206,11 +235,11 @@ cdef int choose_ahead(ProducerBase self, TopicRoute route, Call call) except -1:
     cdef Py_ssize_t i = 0
     cdef Record record
     if call.number != NO_NUMBER:
-        self.checked(route, call.given.partition, call.number, False)
+        self.checked(route, call.number_given(0), call.number, False)
     try:
         for i in range(<Py_ssize_t>call.numbers.size()):
-            if call.numbers[i] != NO_NUMBER:
-                self.checked(route, call.given.partitions[i], call.numbers[i], False)
+            if call.numbers[i] != NO_NUMBER and <size_t>call.numbers[i] >= route.topic_.partitions.size():
+                self.checked(route, call.number_given(i), call.numbers[i], False)
         if self.mode == C_CUSTOM and self.on_new_batch is None and call.number == NO_NUMBER:
             call.by_partitioner = True
             call.numbers.resize(call.placement.count, NO_NUMBER)
@@ -223,10 +252,8 @@ cdef int choose_ahead(ProducerBase self, TopicRoute route, Call call) except -1:
 
 
 cdef int ask(ProducerBase self, TopicRoute route, Call call, Py_ssize_t index, Record* record) except -1:
-    given_keys = call.given.keys
-    return self.asked(route, route.topic, None if given_keys is None else given_keys[index],
-                      None if call.keys is None else call.keys[index], call.given.values[index], call.values[index],
-                      record)
+    key, serialized_key, value, serialized_value = call.fields_given(index)
+    return self.asked(route, route.topic, key, serialized_key, value, serialized_value, record)
 
 
 cdef int32_t target_of(ProducerBase self, TopicRoute route, Call call, Py_ssize_t index, Record* record) except -2:
@@ -237,8 +264,7 @@ cdef int32_t target_of(ProducerBase self, TopicRoute route, Call call, Py_ssize_
     if number != NO_NUMBER:
         if <size_t>number < route.topic_.partitions.size():
             return number
-        if not call.by_partitioner or (call.given.partitions is not None
-                                       and call.given.partitions[index] is not None):
+        if not call.by_partitioner or call.number_given(index) is not None:
             self.checked(route, number, number, False)
             return number
     if self.mode == C_CUSTOM:

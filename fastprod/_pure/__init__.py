@@ -27,7 +27,7 @@ from fastprod._pure.placement import Placement
 from fastprod._pure.plane import DataPlane
 from fastprod._pure.produce import decode_produce_response, encode_produce_request
 from fastprod._pure.record_batch import RecordBatchBuilder, decode_records
-from fastprod._pure.send_many import ProducerBase
+from fastprod._pure.send_arrow import ProducerBase
 from fastprod._pure.varint import (
     decode_uvarint,
     decode_varint,

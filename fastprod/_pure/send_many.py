@@ -32,9 +32,8 @@ class _Row(NamedTuple):
     ahead: bool = False  # the partition is what a partitioner of the caller's chose
 
 
-class ProducerBase(OneByOne):
-    """Holds `send` and `send_many`; the faces derive from it and call `_bind` once both planes
-    exist."""
+class ManyAtOnce(OneByOne):
+    """Holds `send_many`, and what it shares with `send_arrow`."""
 
     def send_many(
         self,
@@ -51,7 +50,10 @@ class ProducerBase(OneByOne):
         given = columns_of(values, keys, headers, partition, timestamp_ms)
         if self._core.closing:
             self._begin_again()
-        rows = self._checked(topic, given)
+        return self._accepted(topic, self._checked(topic, given))
+
+    def _accepted(self, topic: str, rows: list[_Row]) -> BatchFuture:
+        """The future of the records, which are in batches now."""
         route: Any = self._routes.get(topic) if type(topic) is str else None
         if route is None:
             route = self._engine.resolve_topic(topic, self._max_block_s)
@@ -66,11 +68,15 @@ class ProducerBase(OneByOne):
         return BatchFuture(Placement(topic, futures, refusal))
 
     def _checked(self, topic: str, given: Columns) -> list[_Row]:
-        """Everything of the records, but for whether their partitions exist; column by column."""
-        count = len(given.values)
         check_headers(given.shared_headers)
         _each(check_headers, given.headers or ())
         columns = serialized(given, topic, self._key_serializer, self._value_serializer)
+        return self._rows(topic, given, columns)
+
+    def _rows(self, topic: str, given: Columns, columns: Columns) -> list[_Row]:
+        """Everything of the records, but for whether their partitions exist; column by column.
+        `columns`: what serializers have made of those that were given."""
+        count = len(given.values)
         value_sizes = _each(partial(size_of, "value"), columns.values)
         values = _each(_frozen, columns.values)
         keys, key_sizes = [None] * count, [-1] * count

@@ -12,7 +12,7 @@ import pytest
 FLOORS = {
     "fastprod.errors": 0, "fastprod.types": 0, "fastprod.stats": 0, "fastprod.diagnosis": 0, "fastprod._version": 0,
     "fastprod.refusal": 0,
-    "fastprod.batch_future": 1, "fastprod.columns": 1,
+    "fastprod.batch_future": 1, "fastprod.columns": 1, "fastprod.arrow_types": 1, "fastprod.arrow_failures": 1,
     "fastprod.failures": 1, "fastprod.config": 1, "fastprod.compression": 1, "fastprod.partitioners": 1,
     "fastprod.serializers": 1, "fastprod.addresses": 1, "fastprod.call_forms": 1, "fastprod.codecs": 1,
     "fastprod.decompression": 1, "fastprod.option_kinds": 1, "fastprod.option_rules": 1, "fastprod.waiting": 1,
