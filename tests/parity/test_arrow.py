@@ -4,6 +4,7 @@ columns, however they are sliced and cut into batches; and on what is wrong with
 from __future__ import annotations
 
 import datetime
+import itertools
 from typing import Any
 
 import duckdb
@@ -14,8 +15,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from .test_send import SIX, TWINS, Rig
+from test_send import SIX, TWINS, Rig
 
 pytestmark = pytest.mark.native_only
 
@@ -84,7 +84,7 @@ def rows(draw: Any) -> list[Any]:
 def cut(table: Any, points: list[int]) -> Any:
     """The table in batches that begin at these rows: slices, which share buffers."""
     edges = sorted({0, table.num_rows, *(point % (table.num_rows + 1) for point in points)})
-    return pa.concat_tables([table.slice(begin, end - begin) for begin, end in zip(edges, edges[1:], strict=False)]
+    return pa.concat_tables([table.slice(begin, end - begin) for begin, end in itertools.pairwise(edges)]
                             or [table])
 
 
@@ -224,7 +224,7 @@ GOOD = {"k": pa.array([b"a", b"b", b"c"]), "v": pa.array([b"x", b"y", b"z"])}
     ({}, {"value": "v", "headers": {"a": b"b"}}, "TypeError", ["headers", "dict"]),
     ({"x": pa.array([1.0] * 3)}, {"value": "x"}, "TypeError", ["value", "'x'", "float64", "binary", "Cast"]),
     ({"x": pa.array([[b"a"]] * 3)}, {"value": "x"}, "TypeError", ["'x'", "list<binary>"]),
-    ({"x": pa.array([1, 2, 3]).dictionary_encode()}, {"value": "x"}, "TypeError", ["dictionary<int32, int64>"]),
+    ({"x": pa.array([1, 2, 3]).dictionary_encode()}, {"value": "x"}, "TypeError", ["dictionary of column 'x'"]),
     ({"x": pa.array([True] * 3)}, {"value": "v", "partition": "x"}, "TypeError", ["partition", "bool", "integer"]),
     ({"x": pa.array([1] * 3, pa.int32())}, {"value": "v", "timestamp": "x"}, "TypeError", ["int32", "timestamp"]),
     ({"x": pa.array([datetime.date(2024, 1, 1)] * 3)}, {"value": "v", "timestamp": "x"}, "TypeError", ["date32"]),
@@ -285,12 +285,26 @@ def test_what_is_no_table(data: Any) -> None:
     assert "named columns" in text or "__arrow_c_stream__" in text
 
 
+def test_a_reader_that_raises() -> None:
+    """In the middle of its batches, which PyArrow tells as an errno and words."""
+    table = pa.table({"v": [b"a", b"b"]})
+
+    def batches() -> Any:
+        yield from table.to_batches()
+        raise LookupError("the next page is gone")
+
+    kind, text = refusal(lambda: pa.RecordBatchReader.from_batches(table.schema, batches()), value="v")
+    assert kind == "RuntimeError"
+    assert "record batch 1" in text
+    assert "the next page is gone" in text
+
+
 def test_a_stream_s_own_exception_goes_through() -> None:
     class Raises:
         def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
             raise LookupError("mine")
 
-    assert refusal(Raises(), value="v") == ("LookupError", "'mine'") or refusal(Raises(), value="v")[1] == "mine"
+    assert refusal(Raises(), value="v") == ("LookupError", "mine")
 
 
 def test_serializers_are_not_applied_and_closed_producers_refuse() -> None:
