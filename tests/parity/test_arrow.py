@@ -148,11 +148,27 @@ def test_columns_of_nothing_but_nulls() -> None:
 
 
 def test_struct_arrays_with_an_offset_and_without_a_stream() -> None:
-    array = pa.StructArray.from_arrays(
-        [pa.array([b"a", b"b", b"c", b"d"]).slice(0), pa.array([NOW] * 6).slice(2)], ["v", "t"]
-    ).slice(1, 2)
+    """The offsets of the rows and of each column add up."""
+    values = [b"a", b"b", None, b"d"]
+    maps = [[("h", b"%d" % n)] * n for n in range(4)]
+    fields = {
+        "v": pa.array([b"-", *values]).slice(1), "d": pa.array([b"-", *values]).dictionary_encode().slice(1),
+        "k": pa.array(values, pa.binary_view()), "f": pa.array([b"k0", b"k1", b"k2", b"k3"], pa.binary(2)),
+        "t": pa.array([-1, -1, *range(NOW, NOW + 4)]).slice(2), "p": pa.array([9, None, 1, 2, 3]).slice(1),
+        "h": pa.array([None, *maps], pa.map_(pa.string(), pa.binary())).slice(1),
+    }  # fmt: skip
+    array = pa.StructArray.from_arrays(list(fields.values()), list(fields)).slice(1, 3)
     assert not hasattr(array, "__arrow_c_stream__")
-    assert both(array, value="v", timestamp="t") == many(values=[b"b", b"c"], timestamp_ms=NOW)
+    expected = {"partition": [1, 2, 3], "timestamp_ms": [NOW + 1, NOW + 2, NOW + 3]}
+    names = {"value": "f", "partition": "p", "timestamp": "t"}
+    fixed = [b"k1", b"k2", b"k3"]
+    for key in ("v", "d", "k"):
+        assert both(array, key=key, headers="h", **names) == many(
+            values=fixed, keys=values[1:], headers=maps[1:], **expected
+        )
+    assert both(array, headers=["f"], **names) == many(
+        values=fixed, headers=[[("f", each)] for each in fixed], **expected
+    )
 
 
 def test_without_records() -> None:
