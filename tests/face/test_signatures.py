@@ -44,7 +44,7 @@ def test_beyond() -> None:
     ours = {name for name in dir(KafkaProducer) if not name.startswith("_")}
     theirs = {name for name in dir(THEIRS) if not name.startswith("_")}
     assert theirs - ours == set()
-    # send_arrow, stats and diagnose come on top as they are built.
+    # stats and diagnose come on top as they are built.
     later = {"stats", "diagnose"}
     assert ours - theirs - later == BEYOND
 
