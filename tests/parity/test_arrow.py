@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -184,6 +187,22 @@ def test_polars() -> None:
     frame = polars.DataFrame(FRAME).with_columns(polars.col("k").cast(polars.Categorical))
     parts = polars.concat([frame[:1], frame[1:]], rechunk=False)
     assert both(parts, key="k", value="v", timestamp="t") == many(**EXPECTED)
+
+
+WITHOUT_PYARROW = """
+import sys
+sys.modules["pyarrow"] = None
+import polars
+from test_send import TWINS, Rig
+for twin in TWINS:
+    rig = Rig(twin)
+    rig.producer.send_arrow("t", polars.DataFrame({"v": ["a", "b"]}), value="v")
+    assert sum(batch[5] for batch in rig.end()) == 2
+"""
+
+
+def test_without_pyarrow() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_PYARROW], cwd=Path(__file__).parent, check=True)
 
 
 def test_duckdb() -> None:
