@@ -72,7 +72,7 @@ def test_options_it_names_exist() -> None:
     of_topics = {"factor", "replicas", "type", "partitions"}
     others = of_topics | {"timeout", "partition", "key", "value", "name", "topic", "offset"}
     others |= {*parameters(KafkaBroker), *parameters(FaultProxy.cut_at), *parameters(KafkaBroker.wait_for_leader)}
-    others |= parameters(fastprod.KafkaProducer.send_arrow)
+    others |= {*parameters(fastprod.KafkaProducer.send_arrow), *parameters(fastprod.KafkaProducer.send_many)}
     named = set(re.findall(r"(?<![\w.])([a-z_]+)=(?=[\w\"'(])", text)) - others
     assert {"acks", "linger_ms", "batch_size", "enable_idempotence", "strict_order"} <= named
     assert named <= set(config.default_config())
@@ -100,6 +100,14 @@ def test_its_program_with_a_cluster_runs(record_property: Callable[[str, object]
     record_property("real_broker", "yes")
     (program,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "proxied=True" in block]
     exec(compile(program, "README.md", "exec"), {"KafkaBroker": KafkaBroker, "KafkaProducer": fastprod.KafkaProducer})
+
+
+def test_its_program_with_columns_runs(kafka_broker: KafkaBroker, capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "send_many(" in block]
+    kafka_broker.create_topic("many-orders", 1)
+    program = program.replace("localhost:9092", kafka_broker.bootstrap_servers).replace('"orders"', '"many-orders"')
+    exec(compile(program, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "array('i', [0, 0]) array('q', [0, 1])\n"
 
 
 def test_its_program_with_a_data_frame_runs(kafka_broker: KafkaBroker, capsys: pytest.CaptureFixture[str]) -> None:
