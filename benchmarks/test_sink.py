@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from comparing.kept import difference, read
 from comparing.sink import Sink
 from comparing.workload import page
 
+from fastprod import KafkaProducer
 from fastprod._backend import RecordBatchBuilder, crc32c, encode_produce_request, partition_for_key
 from fastprod.compression import compressor
 
@@ -241,3 +243,17 @@ def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
             compiled.program("sink")
     finally:
         compiled._compiler.cache_clear()
+
+
+def test_a_stream_leaves_in_few_requests() -> None:
+    """However fast it is answered, a request each half millisecond; full batches would be others."""
+    with Sink(1) as sink, KafkaProducer(bootstrap_servers=sink.address) as producer:
+        producer.send(TOPIC, b"first").get(10)
+        began = time.monotonic()
+        for _ in range(5_000):
+            producer.send_many(TOPIC, [b"v"] * 32, partition=0)
+        producer.flush()
+        elapsed = time.monotonic() - began
+        requests = sum(each.requests for each in producer.stats().brokers.values())
+        assert sink.counted().records == 1 + 5_000 * 32
+    assert requests <= 10 + elapsed / 0.0005

@@ -96,10 +96,13 @@ cdef cbool is_ready(Core* core, Partition* partition, Outbox* outbox, Batch* bat
     elif core.acks == 0:
         # No answer tells when the last one was taken: the socket is the clock.
         due = outbox.last_write + CLOCK_BOUND
-    elif outbox.in_flight.empty() and core.compressing.load(memory_order_relaxed) == 0:
-        return True
     else:
-        due = batch.created + min(outbox.round_trip // CLOCK_SHARE, CLOCK_BOUND)
+        due = 0
+        if not outbox.in_flight.empty() or core.compressing.load(memory_order_relaxed):
+            due = batch.created + min(outbox.round_trip // CLOCK_SHARE, CLOCK_BOUND)
+        if outbox.last_records >= STREAM:
+            # A broker that answers at once would get a stream of records a few at a time.
+            due = max(due, outbox.last_write + CLOCK_BOUND)
     if now >= due:
         return True
     when[0] = min(when[0], due)

@@ -195,6 +195,8 @@ cdef int64_t SIGNAL_SLICE = 50 * MILLISECOND
 # The share of the round trip, and the bound, for which a partial batch waits while another is in flight.
 cdef int64_t CLOCK_SHARE = 8
 cdef int64_t CLOCK_BOUND = 500000
+# A request of at least so many records says that they come in a stream.
+cdef int64_t STREAM = 16
 # A keyless stream moves on after this long even when it has not filled its quantum.
 cdef int64_t STICKY_HOLD = 250 * MILLISECOND
 # The broker may forget a quiet producer; after this long the next batch goes alone again.
@@ -458,6 +460,7 @@ cdef cppclass Outbox:
     int64_t throttled_until
     int64_t round_trip
     int64_t last_write
+    int64_t last_records            # of the request written last
     int64_t last_use
     vector[Partition*] partitions
     size_t rotate

@@ -42,6 +42,7 @@ cdef Outbox* outbox_for(Core* core, int node) noexcept nogil:
     outbox.inbox_used = 0
     outbox.next_correlation_id = 0
     outbox.throttled_until = outbox.round_trip = outbox.last_write = outbox.last_use = 0
+    outbox.last_records = 0
     outbox.rotate = 0
     outbox.unanswered.store(0)
     core.outboxes[node] = outbox
@@ -224,6 +225,9 @@ cdef void request_written(Core* core, Outbox* outbox, int64_t now) noexcept nogi
     cdef size_t i
     outbox.writing = NULL
     outbox.last_write = now
+    outbox.last_records = 0
+    for i in range(request.batches.size()):
+        outbox.last_records += request.batches[i].count
     if not core.acks:
         outbox.unanswered.store(0)
     for i in range(request.batches.size()):

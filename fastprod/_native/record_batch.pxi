@@ -48,14 +48,18 @@ cdef inline size_t record_body_size(Record* record, int64_t timestamp_delta, int
 
 cdef inline unsigned char* put_record(unsigned char* at, Record* record, size_t body_size, int64_t timestamp_delta,
                                       int32_t offset_delta) noexcept nogil:
+    cdef Record mine = record[0]   # a byte that is written cannot change this one, and the compiler knows
     at = put_varint(at, body_size)
     at[0] = 0  # attributes
     at = put_varint(at + 1, timestamp_delta)
     at = put_varint(at, offset_delta)
-    at = put_field(at, record.key, record.key_size)
-    at = put_field(at, record.value, record.value_size)
-    memcpy(at, record.headers, record.headers_size)
-    return at + record.headers_size
+    at = put_field(at, mine.key, mine.key_size)
+    at = put_field(at, mine.value, mine.value_size)
+    if mine.headers_size == 1:   # mostly there are none, but for their count
+        at[0] = mine.headers[0]
+        return at + 1
+    memcpy(at, mine.headers, mine.headers_size)
+    return at + mine.headers_size
 
 
 cdef void put_batch_header(unsigned char* at, size_t body_size, uint32_t body_crc, int codec, int32_t count,

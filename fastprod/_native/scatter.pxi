@@ -33,26 +33,25 @@ cdef inline void link(Chunk* chunk, int32_t at, int32_t target) noexcept nogil:
 
 cdef int32_t fill_tail(Partition* partition, Chunk* chunk, int32_t at, int64_t quota, Placement placement,
                        int64_t* taken) noexcept nogil:
-    """Append the records from `at` on to the open batch while it has room, up to HOLD bytes, and until they count
-    `quota` bytes for their stay in the partition. The record that is next; -1: none is left.
+    """Append the records from `at` on to the open batch while it has room, for `quota` bytes or HOLD. The record that
+    is next; -1: none is left. `taken`: gets how many bytes they are.
 
     The partition's lock is held."""
     cdef Batch* batch = open_tail(partition)
-    cdef Record* record
     cdef Run run
-    cdef size_t limit
+    cdef size_t before, limit
     if batch == NULL:
         return at
     run.batch = batch
     run.first = batch.count
-    limit = batch.used + HOLD
-    while at >= 0 and taken[0] < quota and batch.used < limit:
-        record = &chunk.records[at]
-        if put_in(partition, batch, record) == NO_ROOM:
+    before = batch.used
+    limit = before + min(<size_t>quota, <size_t>HOLD)
+    while at >= 0 and batch.used < limit:
+        if put_in(partition, batch, &chunk.records[at]) == NO_ROOM:
             break
         placement.partitions[chunk.first + at] = partition.index
-        taken[0] += sticky_size(record)
         at = chunk.next_[at]
+    taken[0] = batch.used - before
     if BATCH_HEADER + batch.used >= batch.limit:
         close_tail(batch)
     run.count = batch.count - run.first
@@ -71,7 +70,7 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
     cdef Batch* fresh = NULL
     cdef int64_t quota = NEVER, taken, budget
     cdef int32_t begun
-    cdef cbool opened, closing, stuck, may_move = sticky
+    cdef cbool opened, stuck, closing = False, may_move = sticky
     while at >= 0:
         if sticky:
             quota = 2 * topic.quantum.load(memory_order_relaxed) - topic.sticky_produced.load(memory_order_relaxed)

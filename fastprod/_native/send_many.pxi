@@ -134,26 +134,72 @@ cdef int encode_all_headers(Call call, list shared, list own) except -1:
     return 0
 
 
-cdef inline void take_fields(Call call, Py_ssize_t index, Record* record) noexcept nogil:
+cdef struct Fields:
+    # Where a call's columns lie. Looked up once: after each byte that is written the compiler must believe that they
+    # might have moved.
+    const unsigned char** keys_at      # NULL: no record has one
+    const int32_t* key_sizes
+    const unsigned char** values_at
+    const int32_t* value_sizes
+    const unsigned char* headers
+    const size_t* header_ends          # NULL: all have all of `headers`
+    size_t headers_size
+
+
+cdef Fields fields_of(Call call) noexcept:
+    cdef Fields fields
+    fields.keys_at = NULL
+    if not call.keys_at.empty():
+        fields.keys_at = call.keys_at.data()
+    fields.key_sizes = call.placement.key_sizes.data()
+    fields.values_at = call.values_at.data()
+    fields.value_sizes = call.placement.value_sizes.data()
+    fields.headers = call.headers.data()
+    fields.header_ends = NULL
+    if not call.header_ends.empty():
+        fields.header_ends = call.header_ends.data()
+    fields.headers_size = call.headers.size()
+    return fields
+
+
+cdef inline void take_fields(const Fields* fields, Py_ssize_t index, Record* record) noexcept nogil:
     """Everything of the record but its time."""
     cdef size_t begin = 0
     record.key_size = -1
-    if not call.keys_at.empty():
-        record.key = call.keys_at[index]
-        record.key_size = call.placement.key_sizes[index]
-    record.value = call.values_at[index]
-    record.value_size = call.placement.value_sizes[index]
-    record.headers = call.headers.data()
-    record.headers_size = call.headers.size()
-    if not call.header_ends.empty():
-        begin = call.header_ends[index - 1] if index else 0
+    if fields.keys_at != NULL:
+        record.key = fields.keys_at[index]
+        record.key_size = fields.key_sizes[index]
+    record.value = fields.values_at[index]
+    record.value_size = fields.value_sizes[index]
+    record.headers = fields.headers
+    record.headers_size = fields.headers_size
+    if fields.header_ends != NULL:
+        begin = fields.header_ends[index - 1] if index else 0
         record.headers += begin
-        record.headers_size = call.header_ends[index] - begin
+        record.headers_size = fields.header_ends[index] - begin
+
+
+cdef int32_t largest(const vector[int32_t]& sizes) noexcept nogil:
+    cdef int32_t found = -1
+    cdef size_t i
+    for i in range(sizes.size()):
+        found = max(found, sizes[i])
+    return found
+
+
+cdef int32_t smallest(const vector[int32_t]& sizes) noexcept nogil:
+    cdef int32_t found = INT32_MAX
+    cdef size_t i
+    for i in range(sizes.size()):
+        found = min(found, sizes[i])
+    return found
 
 
 cdef int check_contents(Placement placement) except -1:
     """That there is something in each record."""
     cdef Py_ssize_t i
+    if smallest(placement.value_sizes) >= 0:
+        return 0
     for i in range(placement.count):
         if placement.value_sizes[i] < 0 and (placement.key_sizes.empty() or placement.key_sizes[i] < 0):
             raise failures.of_record(i, failures.nothing_to_send())
@@ -164,9 +210,16 @@ cdef int check_bounds(Core* core, Call call) except -1:
     cdef Placement placement = call.placement
     cdef size_t limit = min(core.max_request_size, core.memory_limit), bound
     cdef Record record
+    cdef Fields fields
     cdef Py_ssize_t i
+    record.key_size = largest(placement.key_sizes)
+    record.value_size = largest(placement.value_sizes)
+    record.headers_size = call.headers.size()   # of one, or of all together
+    if record_upper_bound(&record) <= limit:
+        return 0
+    fields = fields_of(call)
     for i in range(placement.count):
-        take_fields(call, i, &record)
+        take_fields(&fields, i, &record)
         bound = record_upper_bound(&record)
         if bound <= limit:
             continue
@@ -302,18 +355,26 @@ cdef int place_all(ProducerBase self, TopicRoute route, Call call) except -1:
 
 
 cdef int gather_records(ProducerBase self, TopicRoute route, Call call, Chunk* chunk, Py_ssize_t count) except -1:
-    cdef Placement placement = call.placement
-    cdef Py_ssize_t i, index
+    cdef Fields fields = fields_of(call)
+    cdef const int64_t* times = NULL
+    cdef int partitions = <int>route.topic_.partitions.size()
+    # What nearly all calls are: nothing is said about partitions, and keys decide.
+    cdef bint by_key = self.mode == C_DEFAULT and call.numbers.empty() and call.number == NO_NUMBER
+    cdef Py_ssize_t i
     cdef Record* record
+    if not call.placement.timestamps.empty():
+        times = call.placement.timestamps.data()
     chunk.records.resize(count)
     chunk.targets.resize(count)
     chunk.next_.resize(count)
     for i in range(count):
-        index = chunk.first + i
         record = &chunk.records[i]
-        take_fields(call, index, record)
-        record.timestamp = placement.timestamp if placement.timestamps.empty() else placement.timestamps[index]
-        chunk.targets[i] = target_of(self, route, call, index, record)
+        take_fields(&fields, chunk.first + i, record)
+        record.timestamp = call.placement.timestamp if times == NULL else times[chunk.first + i]
+        if by_key and record.key_size >= 0:
+            chunk.targets[i] = murmur2_partition(record.key, record.key_size, partitions)
+        else:
+            chunk.targets[i] = target_of(self, route, call, chunk.first + i, record)
     return 0
 
 

@@ -36,10 +36,14 @@ def leaves_at(core: Core, outbox: Outbox, partition: Partition, batch: Batch) ->
     if core.options.acks == 0:
         # No answer tells when the last request was taken, so the socket is the clock.
         return connection.last_write + layout.CLOCK_MAX
-    if not connection.in_flight or outbox.answered:
-        return NOW
-    part = (connection.round_trip or NEVER) * layout.CLOCK_PART
-    return batch.created + min(part, layout.CLOCK_MAX)
+    leaves = NOW
+    if connection.in_flight and not outbox.answered:
+        part = (connection.round_trip or NEVER) * layout.CLOCK_PART
+        leaves = batch.created + min(part, layout.CLOCK_MAX)
+    if connection.last_records >= layout.STREAM:
+        # A broker that answers at once would get a stream of records a few at a time.
+        leaves = max(leaves, connection.last_write + layout.CLOCK_MAX)
+    return leaves
 
 
 def _candidates(core: Core, outbox: Outbox, now: float) -> list[Batch]:

@@ -77,6 +77,8 @@ STICKY_HOLD: Final = 0.25
 # round trip, but never longer than this many seconds.
 CLOCK_PART: Final = 1 / 8
 CLOCK_MAX: Final = 0.0005
+# A request of at least so many records says that they come in a stream.
+STREAM: Final = 16
 
 # A broker may forget what it knows of an idle producer; after this many seconds without an
 # acknowledgement a partition sends one batch alone before it fills its window again.
