@@ -5,11 +5,10 @@ Everything is at its default but the memory, which is the same for all clients.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
-from comparing.counting import counter
+from comparing.counting import counter, waits
 from comparing.job import Job
 from comparing.workload import Share
 from fastprod import KafkaProducer
@@ -48,12 +47,7 @@ class _Fastprod:
 
     def latencies(self, share: Share) -> list[float]:
         """`send().get()`."""
-        send, clock, taken = self._producer.send, time.perf_counter, []
-        for topic, value, key in share.records():
-            began = clock()
-            send(topic, value, key).get()
-            taken.append(clock() - began)
-        return taken
+        return waits(self._producer.send, share.records())
 
     def close(self) -> None:
         """Close the producer."""

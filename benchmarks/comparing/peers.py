@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from comparing.counting import delivery_counter
+from comparing.counting import delivery_counter, waits
 from comparing.job import LATENCY, Job
 from comparing.workload import Share
 
@@ -224,12 +224,7 @@ class KafkaPython:
 
     def latencies(self, share: Share) -> list[float]:
         """`send().get()`."""
-        send, clock, taken = self._producer.send, time.perf_counter, []
-        for topic, value, key in share.records():
-            began = clock()
-            send(topic, value, key).get()
-            taken.append(clock() - began)
-        return taken
+        return waits(self._producer.send, share.records())
 
     def close(self) -> None:
         """Close the producer."""
