@@ -70,7 +70,8 @@ def address(request: pytest.FixtureRequest, own_broker: KafkaBroker) -> str:
     return own_broker.bootstrap_servers
 
 
-def _producers(address: str) -> Iterator[MakeProducer]:
+def producers_on(address: str) -> Iterator[MakeProducer]:
+    """The body of a fixture that makes producers for that address."""
     made: list[KafkaProducer] = []
 
     def make(cls: type[KafkaProducer] = KafkaProducer, **options: Any) -> KafkaProducer:
@@ -89,7 +90,7 @@ def _producers(address: str) -> Iterator[MakeProducer]:
 @pytest.fixture
 def producer(address: str) -> Iterator[MakeProducer]:
     """Make producers for `own_broker`; they are closed at the end of the test, whatever state they are in."""
-    yield from _producers(address)
+    yield from producers_on(address)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def fake() -> Iterator[FakeBroker]:
 @pytest.fixture
 def fake_producer(fake: FakeBroker) -> Iterator[MakeProducer]:
     """Make producers for `fake`, as `producer` does."""
-    yield from _producers(fake.address)
+    yield from producers_on(fake.address)
 
 
 @pytest.fixture

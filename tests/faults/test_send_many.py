@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from fastprod import KafkaProducer, errors
+from fastprod import errors
 from fastprod.testing import Api, ScriptedBroker
+
+from .conftest import MakeProducer, producers_on
 
 PARTITIONS = 3
 
@@ -24,20 +26,8 @@ def broker() -> Iterator[ScriptedBroker]:
 
 
 @pytest.fixture
-def make(broker: ScriptedBroker) -> Iterator[Any]:
-    made: list[KafkaProducer] = []
-
-    def begin(**options: Any) -> KafkaProducer:
-        options = {"bootstrap_servers": broker.bootstrap_servers, "retry_backoff_ms": 5, **options}
-        made.append(KafkaProducer(**options))
-        return made[-1]
-
-    yield begin
-    for each in made:
-        try:
-            each.close(0)
-        except Exception as error:
-            print("closing at the end of the test:", error)
+def make(broker: ScriptedBroker) -> Iterator[MakeProducer]:
+    yield from producers_on(broker.bootstrap_servers)
 
 
 def values_of(count: int) -> list[bytes]:
@@ -54,9 +44,9 @@ def holds(broker: ScriptedBroker, outcome: Any, values: list[bytes]) -> bool:
     )
 
 
-def test_lost_answers_and_refusals(broker: ScriptedBroker, make: Any) -> None:
+def test_lost_answers_and_refusals(broker: ScriptedBroker, make: MakeProducer) -> None:
     """All of them retried, and none twice."""
-    made = make(batch_size=2_000)
+    made = make(batch_size=2_000, retry_backoff_ms=5)
     broker.on_produce("t", 0, times=3).refuse(6)
     broker.on_produce("t", 1, times=2).refuse(19)
     broker.on(Api.PRODUCE, times=3).lose()
@@ -67,7 +57,7 @@ def test_lost_answers_and_refusals(broker: ScriptedBroker, make: Any) -> None:
     assert sum(len(broker.values("t", n)) for n in range(PARTITIONS)) == 5_000
 
 
-def test_one_partition_fails(broker: ScriptedBroker, make: Any) -> None:
+def test_one_partition_fails(broker: ScriptedBroker, make: MakeProducer) -> None:
     made = make()
     broker.on_produce("t", 1).refuse(87, message="not like that")
     values = values_of(300)
@@ -81,7 +71,7 @@ def test_one_partition_fails(broker: ScriptedBroker, make: Any) -> None:
     assert holds(broker, outcome, values)
 
 
-def test_named_records(broker: ScriptedBroker, make: Any) -> None:
+def test_named_records(broker: ScriptedBroker, make: MakeProducer) -> None:
     """The broker says which records it does not want: their error is their own, the others' names them."""
     made = make()
     broker.on_produce("t", 0).refuse(87, message="bad batch", record_errors=[(1, "too blue"), (3, None)])
@@ -95,7 +85,7 @@ def test_named_records(broker: ScriptedBroker, make: Any) -> None:
     assert texts[0] == texts[2] == texts[4]
 
 
-def test_parts_of_a_split_batch(broker: ScriptedBroker, make: Any) -> None:
+def test_parts_of_a_split_batch(broker: ScriptedBroker, make: MakeProducer) -> None:
     """Refused as too large, sent in parts: callbacks come when the last part is done, wherever it is."""
     broker.change_topic("t", max_message_bytes=1_000)
     made = make(batch_size=100_000, linger_ms=50)
@@ -115,7 +105,7 @@ def test_parts_of_a_split_batch(broker: ScriptedBroker, make: Any) -> None:
     assert holds(broker, outcome, values)
 
 
-def test_time_runs_out(broker: ScriptedBroker, make: Any) -> None:
+def test_time_runs_out(broker: ScriptedBroker, make: MakeProducer) -> None:
     made = make(delivery_timeout_ms=700, request_timeout_ms=600, batch_size=2_000)
     made.send("t", b"first", partition=0).get(10)
     broker.on(Api.PRODUCE).ignore()
@@ -127,7 +117,7 @@ def test_time_runs_out(broker: ScriptedBroker, make: Any) -> None:
     assert raised.value.maybe_written
 
 
-def test_memory_runs_out_in_the_middle(broker: ScriptedBroker, make: Any) -> None:
+def test_memory_runs_out_in_the_middle(broker: ScriptedBroker, make: MakeProducer) -> None:
     made = make(buffer_memory=100_000, batch_size=20_000, max_block_ms=300)
     made.send("t", b"first", partition=0).get(10)
     broker.by_hand = True
@@ -149,7 +139,7 @@ def test_memory_runs_out_in_the_middle(broker: ScriptedBroker, make: Any) -> Non
     assert broker.values("t") == [b"first", *values[:accepted]]
 
 
-def test_closed_in_the_middle(broker: ScriptedBroker, make: Any) -> None:
+def test_closed_in_the_middle(broker: ScriptedBroker, make: MakeProducer) -> None:
     made = make(buffer_memory=100_000, batch_size=20_000)
     made.send("t", b"first", partition=0).get(10)
     broker.by_hand = True
@@ -170,7 +160,7 @@ def test_closed_in_the_middle(broker: ScriptedBroker, make: Any) -> None:
     assert len(future._outcome().errors) == 5_000
 
 
-def test_failures_that_nobody_looks_at_are_counted(broker: ScriptedBroker, make: Any) -> None:
+def test_failures_that_nobody_looks_at_are_counted(broker: ScriptedBroker, make: MakeProducer) -> None:
     made = make()
     broker.on_produce("t", 0).refuse(87)
     seen = made.send_many("t", values_of(4), partition=0)
@@ -187,7 +177,7 @@ def test_failures_that_nobody_looks_at_are_counted(broker: ScriptedBroker, make:
     assert made.stats().unread_failures == 0
 
 
-def test_a_callback_is_no_look_at_the_failures(broker: ScriptedBroker, make: Any) -> None:
+def test_a_callback_is_no_look_at_the_failures(broker: ScriptedBroker, make: MakeProducer) -> None:
     """One for success alone is not told of them."""
     made = make()
     broker.on_produce("t", 0).refuse(87)
@@ -204,7 +194,7 @@ def test_a_callback_is_no_look_at_the_failures(broker: ScriptedBroker, make: Any
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_fork_in_the_middle(broker: ScriptedBroker, make: Any) -> None:
+def test_a_fork_in_the_middle(broker: ScriptedBroker, make: MakeProducer) -> None:
     """The child's copy has failed at once; the parent's goes on."""
     made = make()
     made.send("t", b"first", partition=0).get(10)
