@@ -10,7 +10,7 @@ cdef class ParkedBatch:
     cdef readonly object error_message, record_errors, leader_hint
     cdef readonly long long log_start_offset, base_timestamp, producer_id, last_acked_offset
     cdef readonly double created
-    cdef readonly bint done, reached, unknown, split, overtaken, later_unknown
+    cdef readonly bint done, reached, unknown, split, overtaken, later_unknown, later_lost
     cdef readonly int producer_epoch, base_sequence, last_acked_sequence, unresolved_sequence
 
     def __cinit__(self):
@@ -78,6 +78,7 @@ cdef ParkedBatch parked_from(Event* event):
     parked.last_acked_offset = partition.last_acked_offset
     parked.unresolved_sequence = partition.unresolved
     parked.overtaken = same_identity(batch, partition) and batch.ordinal < partition.last_acked_ordinal
+    parked.later_lost = partition.unresolved != UNRESOLVED_NONE and partition.unresolved_ordinal > batch.ordinal
     parked.later_unknown = False
     for i in range(partition.queue.size()):
         if (partition.queue[i].unknown and not partition.queue[i].split_product

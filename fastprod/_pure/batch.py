@@ -185,6 +185,7 @@ class ParkedBatch:
         "error_message",
         "last_acked_offset",
         "last_acked_sequence",
+        "later_lost",
         "later_unknown",
         "leader_hint",
         "log_start_offset",
@@ -239,6 +240,8 @@ class ParkedBatch:
         self.unresolved_sequence: int = partition.unresolved
         self.overtaken = partition.overtaken(batch)
         self.later_unknown = partition.later_unknown(batch)
+        unresolved = partition.unresolved >= 0
+        self.later_lost = unresolved and partition.unresolved_ordinal > batch.ordinal
 
     @property
     def done(self) -> bool:

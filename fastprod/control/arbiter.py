@@ -165,6 +165,7 @@ def _facts(parked: Parked) -> BatchFacts:
         unknown=parked.unknown,
         overtaken=parked.overtaken,
         later_unknown=parked.later_unknown,
+        later_lost=parked.later_lost,
         base_sequence=parked.base_sequence,
         last_acked_sequence=parked.last_acked_sequence,
         last_acked_offset=parked.last_acked_offset,

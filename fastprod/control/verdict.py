@@ -120,6 +120,7 @@ class BatchFacts(NamedTuple):
     unknown: bool = False
     overtaken: bool = False
     later_unknown: bool = False
+    later_lost: bool = False
     base_sequence: int = -1
     last_acked_sequence: int = -1
     last_acked_offset: int = -1
@@ -189,7 +190,8 @@ def _judge_sequence(kind: _Kind, facts: BatchFacts, rules: Rules, now: float) ->
     A broker that was started again, or cut its log back, remembers of each producer the last batch
     and those that it has replayed since. Before such a one, 45 proves nothing about a batch with
     others behind it that may be there, too: they are asked about first, from the last on. One of
-    them that is there says that all before it are, because none is taken out of order.
+    them that is there says that all before it are, because none is taken out of order. Where one has
+    ended without an answer there is nobody left to ask about.
 
     A part of a batch that may be in the log is not recognized: the broker remembers the whole. So
     45 where the part should fit says that the whole may be there, and under a new epoch it would be
@@ -199,6 +201,8 @@ def _judge_sequence(kind: _Kind, facts: BatchFacts, rules: Rules, now: float) ->
         return Verdict(Action.FAIL)
     if kind is _Kind.OUT_OF_ORDER and facts.overtaken:
         return Verdict(Action.SUCCEED)
+    if kind is _Kind.OUT_OF_ORDER and facts.unknown and facts.later_lost:
+        return Verdict(Action.FAIL, unknown=True)
     doubtful = facts.unknown and facts.later_unknown and not facts.split
     if kind is _Kind.OUT_OF_ORDER and doubtful:
         doubted = Verdict(Action.RETRY, unknown=True, renumber=True)

@@ -86,7 +86,7 @@ def test_strict_mode_followers_fail_behind_one_of_unknown_fate(broker: ScriptedB
     (first,) = send(made, b"1")
     broker.next_produce().drop()
     lost = broker.next_produce()
-    time.sleep(2.5)
+    time.sleep(2.5)   # what comes now has that much more time
     behind = send(made, b"2", b"3")
     assert [broker.next_produce().batch.values for _ in behind] == [[b"2"], [b"3"]]
     eventually(lambda: first.failed())

@@ -36,6 +36,7 @@ class Parked:
     reached: bool = True
     overtaken: bool = False
     later_unknown: bool = False
+    later_lost: bool = False
     unknown: bool = False
     split: bool = False
     base_sequence: int = 0

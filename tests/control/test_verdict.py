@@ -170,7 +170,9 @@ class TestSequences:
         doubted = batch._replace(unknown=True, later_unknown=True)
         assert judge(doubted, RULES, NOW) == Verdict(Action.RETRY, unknown=True, renumber=True)
         assert judge(doubted._replace(done=True), RULES, NOW) == Verdict(Action.FAIL, unknown=True)
-        first_attempt = batch._replace(later_unknown=True)
+        for ended in (doubted._replace(later_lost=True), batch._replace(unknown=True, later_lost=True)):
+            assert judge(ended, RULES, NOW) == Verdict(Action.FAIL, unknown=True), "nobody is left to ask about"
+        first_attempt = batch._replace(later_unknown=True, later_lost=True)
         assert judge(first_attempt, RULES, NOW).unknown is False
 
     def test_out_of_order_behind_one_that_is_there(self) -> None:

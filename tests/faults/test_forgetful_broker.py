@@ -99,6 +99,27 @@ def test_nothing_that_may_be_there_fails_as_if_it_were_not(broker: ScriptedBroke
             assert value not in log
 
 
+def test_the_last_of_them_gets_no_answer_either(broker: ScriptedBroker) -> None:
+    """It ends without one, so nothing tells any more whether those before it are there: they fail and say so."""
+    made = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, **SINGLE)
+    made.send("t", b"first", partition=0).get(20)
+    broker.by_hand = True
+    futures = [made.send("t", value, partition=0) for value in VALUES]
+    for request in [broker.next_produce() for _ in VALUES]:
+        broker.append(request.batch)
+    broker.remember_less("t")
+    broker.on_produce("t", 0, when=lambda batch: batch.values == [VALUES[-1]]).refuse(-1)
+    broker.by_hand = False
+    broker.drop_connections()
+    for future in futures:
+        with pytest.raises(errors.KafkaError):
+            future.get(20)
+        assert future.exception.maybe_written
+    assert made.send("t", b"last", partition=0).get(20).offset == 6
+    made.close()
+    assert broker.values("t") == [b"first", *VALUES, b"last"]
+
+
 def test_the_first_of_them_expired(broker: ScriptedBroker) -> None:
     """Its successors are asked about as they would be with it."""
     made = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, **SINGLE, delivery_timeout_ms=2_000,
