@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from raw_client import RawClient, batch, client
 
 from fastprod import KafkaProducer, errors
-from fastprod.testing import Api, ScriptedBroker, Verdict
+from fastprod.testing import Api, Pending, ScriptedBroker, Verdict
 
 
 @pytest.fixture
@@ -102,6 +102,37 @@ class TestProduceRules:
         assert raw.receive(Api.PRODUCE, 9).throttle_time.total_seconds() == 0.25
         assert raw.metadata("t").cluster_id == "edited"
 
+    def test_a_function_decides(self, broker: ScriptedBroker, raw: RawClient) -> None:
+        later: list[Pending] = []
+
+        def decide(pending: Pending) -> None:
+            if pending.batch.values == [b"bad"]:
+                pending.refuse(87, message="no")
+            else:
+                later.append(pending)
+
+        with broker.on_produce("t").decide(decide) as rule:
+            said = raw.produce("t", 0, batch(b"bad"))
+            assert (code(said), said.error_message) == (87, "no")
+            raw.produce("t", 0, batch(b"good"), answered=False)
+            broker.wait_until(lambda: later)
+            assert broker.values("t") == []
+            later[0].accept()
+            assert code(raw.receive(Api.PRODUCE, 9).responses[0].partition_responses[0]) == 0
+            assert code(raw.produce("other", 0, batch(b"bad"))) == 0
+        assert rule.used == 2
+        assert code(raw.produce("t", 0, batch(b"bad"))) == 0
+
+    def test_what_it_raises_is_told_at_the_end(self) -> None:
+        def decide(_: Pending) -> None:
+            raise ZeroDivisionError("the test's own")
+
+        with pytest.raises(ZeroDivisionError), ScriptedBroker({"t": 1}) as broker:
+            broker.on_produce().decide(decide)
+            with client(broker.bootstrap_servers) as raw:
+                raw.produce("t", 0, batch(b"a"), answered=False)
+                assert raw.ended()
+
     def test_lost_before_and_behind_the_log(self, broker: ScriptedBroker) -> None:
         broker.on_produce(times=1).drop()
         broker.on_produce(times=1).lose()
@@ -152,6 +183,13 @@ class TestAnswersOnTheirWay:
         broker.on(Api.METADATA).answer(corrupt_at=at, close=True)
         wrong = self.received(broker)
         assert [place for place in range(len(whole)) if wrong[place] != whole[place]] == [at]
+
+    def test_mangled(self, broker: ScriptedBroker) -> None:
+        seen: list[bytes] = []
+        broker.on(Api.METADATA).answer(mangle=lambda frame: (seen.append(frame), b"anything")[1], close=True)
+        assert self.received(broker) == b"anything"
+        broker.on(Api.METADATA).answer(mangle=lambda frame: frame[::-1], cut_at=5)
+        assert self.received(broker) == seen[0][-1:-6:-1]
 
     def test_wrong_correlation_id(self, broker: ScriptedBroker) -> None:
         broker.on(Api.METADATA).answer(correlation_id=4711, close=True)

@@ -168,7 +168,7 @@ class Pending:
         frame = bytearray(write_response(response, shape.get("correlation_id", self.request.correlation_id)))
         if "corrupt_at" in shape:
             frame[shape["corrupt_at"]] ^= 0xFF
-        return bytes(frame)
+        return shape["mangle"](bytes(frame)) if "mangle" in shape else bytes(frame)
 
     def _send(self, frame: bytes, shape: Shape) -> None:
         if self._turn is None:

@@ -13,7 +13,7 @@ from fastprod.testing.scripted.log import Judge, Verdict
 
 if TYPE_CHECKING:
     from fastprod.testing.scripted.records import Batch
-    from fastprod.testing.scripted.requests import Request
+    from fastprod.testing.scripted.requests import Pending, Request
 
 
 class Shape(TypedDict, total=False):
@@ -22,8 +22,9 @@ class Shape(TypedDict, total=False):
     `delay_s`: it leaves this many seconds later (what it says was decided, and written to the log, at once).
     `throttle_ms`: the throttle time that it names. `edit`: is given the response (kio's message) and returns the one to
     send. `correlation_id`: instead of the request's. `corrupt_at`: the byte of its frame (length field included) that
-    is inverted. `cut_at`: only so many bytes of the frame are sent, then the connection is closed; negative numbers
-    count from the end. `stall_at`: only so many bytes are sent, and the connection stays open and silent.
+    is inverted. `mangle`: is given the whole frame and returns the bytes to send instead, the length field its own
+    affair. `cut_at`: only so many bytes of the frame are sent, then the connection is closed; negative numbers count
+    from the end. `stall_at`: only so many bytes are sent, and the connection stays open and silent.
     `close`: the connection is closed behind the answer.
     """
 
@@ -32,6 +33,7 @@ class Shape(TypedDict, total=False):
     edit: Callable[[Any], Any]
     correlation_id: int
     corrupt_at: int
+    mangle: Callable[[bytes], bytes]
     cut_at: int
     stall_at: int
     close: bool
@@ -63,6 +65,7 @@ class Act(enum.Enum):
 
     ANSWER = enum.auto()
     HOLD = enum.auto()
+    DECIDE = enum.auto()
     DROP = enum.auto()
     LOSE = enum.auto()
     IGNORE = enum.auto()
@@ -108,6 +111,7 @@ class Rule:
         self.target = target
         self.act: Act | None = None
         self.judge: Judge | None = None
+        self.decider: Callable[[Pending], object] | None = None
         self.code = 0
         self.said: dict[str, Any] = {}
         self.shape: Shape = {}
@@ -129,6 +133,11 @@ class Rule:
     def hold(self) -> Self:
         """Leave requests to the test: they wait in `broker.next_produce()` or `broker.next(api)`."""
         return self._do(Act.HOLD)
+
+    def decide(self, decider: Callable[[Pending], object]) -> Self:
+        """Call a function with each request, for what only a program can decide: it ends the request with one of its
+        verbs, at once or from another thread later. It runs on the node's thread, which does nothing else meanwhile."""
+        return self._do(Act.DECIDE, decider=decider)
 
     def drop(self) -> Self:
         """Do nothing with the request and close its connection."""

@@ -140,6 +140,8 @@ class Worker:
         if chosen is not None and act is Act.HOLD:
             if not self._broker.held(pending, chosen):
                 pending.answer()
+        elif chosen is not None and chosen.decider is not None and act is Act.DECIDE:
+            chosen.decider(pending)
         elif act is Act.DROP:
             pending.drop()
         elif act is Act.LOSE:
