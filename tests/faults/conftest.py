@@ -10,10 +10,7 @@ from typing import Any
 import pytest
 
 from fastprod import KafkaProducer
-from fastprod.testing import KafkaBroker
-
-from .fake_broker import FakeBroker
-from .relay import Relay
+from fastprod.testing import FaultProxy, KafkaBroker, ScriptedBroker
 
 _numbers = itertools.count(1)
 
@@ -29,23 +26,17 @@ def _direct_broker() -> Iterator[KafkaBroker]:
 
 
 @pytest.fixture(scope="package")
-def _relayed_broker() -> Iterator[tuple[KafkaBroker, Relay]]:
-    relay = Relay()
-    with KafkaBroker(properties={"advertised.listeners": f"PLAINTEXT://{relay.address}"}) as broker:
-        host, _, port = broker.bootstrap_servers.rpartition(":")
-        relay.target = (host, int(port))
-        yield broker, relay
-    relay.refuse()
+def _proxied_broker() -> Iterator[KafkaBroker]:
+    with KafkaBroker(proxied=True) as broker:
+        yield broker
 
 
 @pytest.fixture
 def own_broker(request: pytest.FixtureRequest) -> Iterator[KafkaBroker]:
-    """A broker of this folder's own, running and answering again after each test. Tests that ask for `relay` get the
+    """A broker of this folder's own, running and answering again after each test. Tests that ask for `proxy` get the
     one whose clients all go through it."""
-    if "relay" in request.fixturenames:
-        broker, _ = request.getfixturevalue("_relayed_broker")
-    else:
-        broker = request.getfixturevalue("_direct_broker")
+    kind = "_proxied_broker" if "proxy" in request.fixturenames else "_direct_broker"
+    broker: KafkaBroker = request.getfixturevalue(kind)
     yield broker
     if broker.is_running():
         broker.resume()
@@ -54,20 +45,11 @@ def own_broker(request: pytest.FixtureRequest) -> Iterator[KafkaBroker]:
 
 
 @pytest.fixture
-def relay(own_broker: KafkaBroker, _relayed_broker: tuple[KafkaBroker, Relay]) -> Iterator[Relay]:
-    """The relay in front of `own_broker`, with nothing in the way."""
-    _, relay = _relayed_broker
-    relay.reset()
-    yield relay
-    relay.reset()
-
-
-@pytest.fixture
-def address(request: pytest.FixtureRequest, own_broker: KafkaBroker) -> str:
-    """Where clients find `own_broker`."""
-    if "relay" in request.fixturenames:
-        return str(request.getfixturevalue("relay").address)
-    return own_broker.bootstrap_servers
+def proxy(own_broker: KafkaBroker) -> Iterator[FaultProxy]:
+    """The proxy in front of `own_broker`, with nothing in the way."""
+    proxy = own_broker.proxy()
+    yield proxy
+    proxy.heal()
 
 
 def producers_on(address: str) -> Iterator[MakeProducer]:
@@ -88,22 +70,25 @@ def producers_on(address: str) -> Iterator[MakeProducer]:
 
 
 @pytest.fixture
-def producer(address: str) -> Iterator[MakeProducer]:
+def producer(own_broker: KafkaBroker) -> Iterator[MakeProducer]:
     """Make producers for `own_broker`; they are closed at the end of the test, whatever state they are in."""
-    yield from producers_on(address)
+    yield from producers_on(own_broker.bootstrap_servers)
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeBroker]:
-    """A broker that the test answers for, with the topics "t" (two partitions) and "other" (one)."""
-    with FakeBroker(t=2, other=1) as broker:
+def scripted() -> Iterator[ScriptedBroker]:
+    """A broker double with the topics "t" (two partitions) and "other" (one), that gives producer id 77 to all. It has
+    no complaints at the end: whatever the test made of its answers, what the producer sent was sound."""
+    with ScriptedBroker({"t": 2, "other": 1}, auto_create=0) as broker:
+        broker.next_identity = (77, 0)
         yield broker
+        assert broker.complaints == []
 
 
 @pytest.fixture
-def fake_producer(fake: FakeBroker) -> Iterator[MakeProducer]:
-    """Make producers for `fake`, as `producer` does."""
-    yield from producers_on(fake.address)
+def scripted_producer(scripted: ScriptedBroker) -> Iterator[MakeProducer]:
+    """Make producers for `scripted`, as `producer` does."""
+    yield from producers_on(scripted.bootstrap_servers)
 
 
 @pytest.fixture
@@ -119,7 +104,7 @@ def topic(own_broker: KafkaBroker) -> MakeTopic:
 
 
 @pytest.fixture(params=["paused", "unreachable", "black hole"])
-def silence(request: pytest.FixtureRequest, own_broker: KafkaBroker, relay: Relay) -> Silence:
+def silence(request: pytest.FixtureRequest, own_broker: KafkaBroker, proxy: FaultProxy) -> Silence:
     """Return what makes the broker fall silent: frozen; gone, so that connections end and new ones are refused; or
     alive behind a network that swallows everything."""
 
@@ -127,9 +112,10 @@ def silence(request: pytest.FixtureRequest, own_broker: KafkaBroker, relay: Rela
         if request.param == "paused":
             own_broker.pause()
         elif request.param == "unreachable":
-            relay.refuse()
+            proxy.refuse()
+            proxy.cut()
         else:
-            relay.holding = True
+            proxy.black_hole()
 
     return fall_silent
 

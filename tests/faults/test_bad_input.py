@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from fastprod import KafkaProducer, errors
+from fastprod.testing import ScriptedBroker
 
 from .conftest import MakeProducer
-from .fake_broker import FakeBroker
 
 LIMIT = 1000
 BUFFER = 5000
@@ -89,7 +89,7 @@ def send_good(made: KafkaProducer, number: int) -> Any:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_send(fake: FakeBroker, fake_producer: MakeProducer, call: Bad) -> None:
+def test_send(scripted: ScriptedBroker, scripted_producer: MakeProducer, call: Bad) -> None:
     options = dict(call.options)
     spoil = options.pop("value_serializer", None)
 
@@ -97,7 +97,7 @@ def test_send(fake: FakeBroker, fake_producer: MakeProducer, call: Bad) -> None:
         # The good ones pass.
         return value if spoil is None or value != b"bad" else spoil(value)
 
-    made = fake_producer(
+    made = scripted_producer(
         **{"linger_ms": 60_000, "max_request_size": LIMIT, "buffer_memory": BUFFER, **options},
         **({"value_serializer": serialize} if spoil else {}),
     )
@@ -111,11 +111,12 @@ def test_send(fake: FakeBroker, fake_producer: MakeProducer, call: Bad) -> None:
     assert not any(each.is_done for each in accepted)
     made.flush(20)
     assert [each.get(0).offset for each in accepted] == list(range(6))
-    assert fake.log == {("t", 0): [b"%d" % number for number in range(6)]}
+    assert scripted.values("t", 0) == [b"%d" % number for number in range(6)]
+    assert len(scripted.batches) == 1
 
 
-def test_all_memory_is_there_afterwards(fake: FakeBroker, fake_producer: MakeProducer) -> None:
-    made = fake_producer(buffer_memory=BUFFER, max_request_size=LIMIT, max_block_ms=5000)
+def test_all_memory_is_there_afterwards(scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+    made = scripted_producer(buffer_memory=BUFFER, max_request_size=LIMIT, max_block_ms=5000)
     for number in range(100):
         for spoiled in ({"value": bytes(LIMIT)}, {"headers": [("\ud800", bytes(500))]}, {"timestamp_ms": 1.5}):
             with pytest.raises((errors.MessageSizeTooLargeError, UnicodeEncodeError, TypeError)):
@@ -133,9 +134,11 @@ TIMEOUTS = [
 
 
 @pytest.mark.parametrize(("timeout", "error"), TIMEOUTS, ids=repr)
-def test_timeouts(fake: FakeBroker, fake_producer: MakeProducer, timeout: Any, error: type[Exception]) -> None:
-    fake.by_hand = True
-    made = fake_producer()
+def test_timeouts(
+    scripted: ScriptedBroker, scripted_producer: MakeProducer, timeout: Any, error: type[Exception]
+) -> None:
+    scripted.by_hand = True
+    made = scripted_producer()
     future = made.send("t", b"v", partition=0)
     for call in (future.get, made.flush, made.close):
         with pytest.raises(error, match="timeout") as caught:
@@ -143,27 +146,29 @@ def test_timeouts(fake: FakeBroker, fake_producer: MakeProducer, timeout: Any, e
         assert "seconds" in str(caught.value)
         assert (str(timeout) if error is ValueError else repr(timeout)) in str(caught.value)
     # None of them has done anything.
-    fake.next().accept()
+    scripted.next_produce().accept()
     assert future.get(20).offset == 0
     assert send_good(made, 2) is not None
-    fake.next().accept()
+    scripted.next_produce().accept()
     made.close(20)
-    assert len(fake.log["t", 0]) == 2
+    assert len(scripted.values("t", 0)) == 2
 
 
 @pytest.mark.parametrize("timeout", [-1, -math.inf, 0, False])
-def test_a_get_that_is_over_before_it_began(fake: FakeBroker, fake_producer: MakeProducer, timeout: float) -> None:
-    fake.by_hand = True
-    future = fake_producer().send("t", b"v", partition=0)
+def test_a_get_that_is_over_before_it_began(
+    scripted: ScriptedBroker, scripted_producer: MakeProducer, timeout: float
+) -> None:
+    scripted.by_hand = True
+    future = scripted_producer().send("t", b"v", partition=0)
     with pytest.raises(errors.KafkaTimeoutError):
         future.get(timeout)
-    fake.next().accept()
+    scripted.next_produce().accept()
     assert future.get(math.inf).offset == 0
 
 
 @pytest.mark.parametrize("topic", ["", ".", "a b", "t\n", "x" * 250, None, 7, b"t"])
-def test_partitions_for(fake: FakeBroker, fake_producer: MakeProducer, topic: Any) -> None:
-    made = fake_producer(linger_ms=60_000)
+def test_partitions_for(scripted: ScriptedBroker, scripted_producer: MakeProducer, topic: Any) -> None:
+    made = scripted_producer(linger_ms=60_000)
     accepted = send_good(made, 0)
     with pytest.raises(ValueError if isinstance(topic, str) else TypeError, match=r"(?i)topic"):
         made.partitions_for(topic)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 import threading
 import time
+from typing import Literal
 
 import pytest
 
-from fastprod.testing import KafkaBroker
+from fastprod.testing import Api, FaultProxy, KafkaBroker
 
 from .conftest import MakeProducer, MakeTopic
 from .ledger import Load, read_log
 from .patience import eventually
-from .relay import Fault, Relay, Way
 
 CODECS = [None, "gzip", "snappy", "lz4", "zstd"]
 PARTITIONS = 3
+# A way, and how far to look for a byte: down, from before the first byte of an answer to the middle of a later one.
+REQUESTS: tuple[Literal["requests"], int] = ("requests", 4000)
+RESPONSES: tuple[Literal["responses"], int] = ("responses", 120)
 # Longer than any fault here lasts, so that an expired record is a bug. A broker that was restarted is found soon.
 PATIENT = {
     "max_block_ms": 60_000,
@@ -52,7 +55,7 @@ def test_killed_and_restarted_under_load(
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_connections_cut_under_load(
-    own_broker: KafkaBroker, relay: Relay, producer: MakeProducer, topic: MakeTopic, codec: str | None
+    own_broker: KafkaBroker, proxy: FaultProxy, producer: MakeProducer, topic: MakeTopic, codec: str | None
 ) -> None:
     name = topic(PARTITIONS)
     seed = random.randrange(2**32)
@@ -62,14 +65,13 @@ def test_connections_cut_under_load(
     load = Load(made, name)
     happened = 0
     for _ in range(25):
-        way = chance.choice([Way.UP, Way.DOWN])
-        # Down, anything from before the first byte of an answer to the middle of a later one.
-        fault = relay.add(Fault(way, chance.randrange(4000 if way is Way.UP else 120)))
-        eventually(lambda: fault.done, what="the fault")  # noqa: B023
+        way, most = chance.choice([REQUESTS, RESPONSES])
+        fault = proxy.cut_at(chance.randrange(most), way, api_key=Api.PRODUCE)
+        assert fault.wait(20)
         happened += 1
         time.sleep(chance.random() * 0.05)
         if chance.random() < 0.2:
-            happened += relay.cut()
+            happened += proxy.cut()
     wait_for_progress(load)
     load.stop()
     made.close(60)
@@ -98,19 +100,19 @@ def test_a_leader_without_an_answer(
 
 
 def test_a_network_that_stalls_and_goes_on(
-    own_broker: KafkaBroker, relay: Relay, producer: MakeProducer, topic: MakeTopic
+    own_broker: KafkaBroker, proxy: FaultProxy, producer: MakeProducer, topic: MakeTopic
 ) -> None:
     name = topic(PARTITIONS)
     made = producer(**{**PATIENT, "request_timeout_ms": 600})
     load = Load(made, name)
-    for way in (Way.DOWN, Way.UP):
+    for way, _ in (RESPONSES, REQUESTS):
         wait_for_progress(load)
-        fault = relay.add(Fault(way, 30, stall=True))  # half a frame, then silence on an open connection
-        eventually(lambda: fault.done)  # noqa: B023
+        fault = proxy.stall_at(30, way, api_key=Api.PRODUCE)  # half a frame, then silence on an open connection
+        assert fault.wait(20)
         wait_for_progress(load)
-        relay.holding = True  # everything is held back, then all of it arrives after all
+        proxy.hold()  # everything is held back, then all of it arrives after all
         time.sleep(1.3)
-        relay.holding = False
+        proxy.release()
     wait_for_progress(load)
     load.stop()
     made.close(60)
@@ -118,14 +120,15 @@ def test_a_network_that_stalls_and_goes_on(
 
 
 def test_a_slow_network_in_small_pieces(
-    own_broker: KafkaBroker, relay: Relay, producer: MakeProducer, topic: MakeTopic
+    own_broker: KafkaBroker, proxy: FaultProxy, producer: MakeProducer, topic: MakeTopic
 ) -> None:
     name = topic(PARTITIONS)
-    relay.piece, relay.delay_s = 3, 0.001
+    proxy.pieces(3, "responses")
+    proxy.slow(3000, "responses")
     made = producer(**PATIENT)
     load = Load(made, name)
     wait_for_progress(load, 1000)
-    relay.piece = relay.delay_s = 0
+    proxy.heal()
     load.stop()
     made.close(60)
     load.check(own_broker, PARTITIONS)
@@ -136,26 +139,26 @@ def test_a_slow_network_in_small_pieces(
     [
         # Before the first byte, in the size, in the headers, in the batch; an uncompressed record's request has about
         # 170 bytes, its answer about 80.
-        (Way.UP, [0, 1, 3, 4, 9, 20, 45, 60, 100, 121, 150, 160]),
-        (Way.DOWN, [0, 1, 3, 4, 7, 8, 12, 20, 35, 50, 60]),
+        ("requests", [0, 1, 3, 4, 9, 20, 45, 60, 100, 121, 150, 160]),
+        ("responses", [0, 1, 3, 4, 7, 8, 12, 20, 35, 50, 60]),
     ],
 )
 def test_a_connection_cut_at_every_kind_of_byte(
     own_broker: KafkaBroker,
-    relay: Relay,
+    proxy: FaultProxy,
     producer: MakeProducer,
     topic: MakeTopic,
-    way: Way,
+    way: Literal["requests", "responses"],
     positions: list[int],
 ) -> None:
     name = topic()
     made = producer(retry_backoff_ms=5, **PATIENT)
     made.send(name, b"first").get(10)
     for number, position in enumerate(positions, 1):
-        fault = relay.add(Fault(way, position))
+        fault = proxy.cut_at(position, way, api_key=Api.PRODUCE)
         assert made.send(name, b"%d" % number + bytes(60)).get(20).offset == number
         assert fault.done
-    written = [each.value.rstrip(b"\0") for each in read_log(own_broker.bootstrap_servers, name, 1)]
+    written = [each.value.rstrip(b"\0") for each in read_log(own_broker.direct_servers, name, 1)]
     assert written == [b"first", *(b"%d" % number for number in range(1, len(positions) + 1))]
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from fastprod import KafkaProducer, errors
+from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import MakeProducer, MakeTopic, Silence, refused_address
-from .fake_broker import PRODUCE, FakeBroker
 from .patience import check_time, eventually, in_time
 
 
@@ -53,15 +53,15 @@ class TestClose:
 
     @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
     def test_undelivered_are_readable_whatever_the_codec(
-        self, fake: FakeBroker, fake_producer: MakeProducer, codec: str
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer, codec: str
     ) -> None:
         """One batch was compressed when it left, the other has not been yet."""
-        made = fake_producer(compression_type=codec, linger_ms=50)
-        fake.by_hand = True
+        made = scripted_producer(compression_type=codec, linger_ms=50)
+        scripted.by_hand = True
         values = [b"%d %s" % (number, bytes(50)) for number in range(20)]
         for value in values[:10]:
             made.send("t", value, partition=0)
-        fake.next()
+        scripted.next_produce()
         for value in values[10:]:
             made.send("t", value, partition=0)
         with pytest.raises(errors.KafkaTimeoutError, match=r"20 record\(s\)"):
@@ -100,12 +100,12 @@ class TestClose:
             made.close()
 
     def test_everybody_who_waits_is_let_go(
-        self, fake: FakeBroker, fake_producer: MakeProducer
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer
     ) -> None:
-        made = fake_producer(batch_size=0, buffer_memory=50_000, max_block_ms=60_000)
-        fake.by_hand = True
+        made = scripted_producer(batch_size=0, buffer_memory=50_000, max_block_ms=60_000)
+        scripted.by_hand = True
         future = made.send("t", bytes(40_000), partition=0)
-        fake.next()
+        scripted.next_produce()
         outcome: dict[str, Any] = {}
 
         def wait(name: str, call: Callable[[], Any]) -> threading.Thread:
@@ -138,11 +138,11 @@ class TestClose:
         assert isinstance(outcome["partitions_for"], Exception)
         assert outcome["flush"] is None or isinstance(outcome["flush"], errors.KafkaError)
 
-    def test_two_at_once(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        made = fake_producer()
-        fake.by_hand = True
+    def test_two_at_once(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        made = scripted_producer()
+        scripted.by_hand = True
         made.send("t", b"v")
-        fake.next()
+        scripted.next_produce()
         raised: list[Exception] = []
 
         def close() -> None:
@@ -161,9 +161,9 @@ class TestClose:
         assert len(made.undelivered()) == 1
 
     def test_a_callback_that_sleeps_does_not_hold_it_up(
-        self, fake: FakeBroker, fake_producer: MakeProducer
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer
     ) -> None:
-        made = fake_producer()
+        made = scripted_producer()
         entered, go_on = threading.Event(), threading.Event()
         made.send("t", b"v").add_callback(lambda _: (entered.set(), go_on.wait(30)))
         assert entered.wait(10)
@@ -184,9 +184,9 @@ class Hasty(KafkaProducer):
 
 
 class TestWith:
-    def test_an_exception_on_its_way_goes_on(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        fake.silent.add(PRODUCE)
-        made = fake_producer(Hasty)
+    def test_an_exception_on_its_way_goes_on(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        scripted.on(Api.PRODUCE).ignore()
+        made = scripted_producer(Hasty)
 
         def program() -> None:
             with made:
@@ -198,11 +198,11 @@ class TestWith:
         assert "1 record(s) could not be delivered" in "".join(caught.value.__notes__)
         assert len(made.undelivered()) == 1
 
-    def test_without_one_it_is_told(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        fake.silent.add(PRODUCE)
+    def test_without_one_it_is_told(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        scripted.on(Api.PRODUCE).ignore()
 
         def program() -> None:
-            with fake_producer(Hasty) as made:
+            with scripted_producer(Hasty) as made:
                 made.send("t", b"v")
 
         with in_time("with", 0.2), pytest.raises(errors.KafkaTimeoutError, match=r"1 record\(s\)"):
@@ -210,10 +210,10 @@ class TestWith:
 
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
     def test_nor_does_it_mask_one_that_is_no_error(
-        self, fake: FakeBroker, fake_producer: MakeProducer, kind: type[BaseException]
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer, kind: type[BaseException]
     ) -> None:
-        fake.silent.add(PRODUCE)
-        made = fake_producer(Hasty)
+        scripted.on(Api.PRODUCE).ignore()
+        made = scripted_producer(Hasty)
 
         def program() -> None:
             with made:

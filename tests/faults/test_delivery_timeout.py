@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from fastprod import KafkaProducer, errors
-from fastprod.testing import KafkaBroker
+from fastprod.testing import Api, FaultProxy, KafkaBroker, ScriptedBroker
 
 from .conftest import MakeProducer, MakeTopic, Silence
-from .fake_broker import INIT_PRODUCER_ID, PRODUCE, FakeBroker, Produced
 from .patience import check_time, in_time
-from .relay import Relay
 
 
 class Watch:
@@ -68,22 +66,22 @@ class TestDeliveryTimeout:
         with in_time("close(0.3)", 0.3), pytest.raises(errors.KafkaTimeoutError, match=r"1 record\(s\)"):
             made.close(0.3)
 
-    def test_longer_than_a_request(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+    def test_longer_than_a_request(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
         """In flight when it expires: the request goes on waiting, the future does not."""
-        made = fake_producer(batch_size=0, request_timeout_ms=1000, delivery_timeout_ms=1000)
+        made = scripted_producer(batch_size=0, request_timeout_ms=1000, delivery_timeout_ms=1000)
         made.send("t", b"before", partition=0).get(10)
-        fake.by_hand = True
+        scripted.by_hand = True
         began = time.monotonic()
         future = made.send("t", b"v", partition=0)
-        fake.next()
+        scripted.next_produce()
         with pytest.raises(errors.KafkaTimeoutError) as caught:
             future.get(20)
         check_time("delivery_timeout_ms=1000", time.monotonic() - began, 1.0, at_least_s=1.0)
         assert caught.value.maybe_written is True
 
-    def test_while_it_waits_to_be_sent_again(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        made = fake_producer(batch_size=0, **{**self.OPTIONS, "retry_backoff_ms": 60_000})
-        fake.judge = lambda produced: produced.refuse(19)
+    def test_while_it_waits_to_be_sent_again(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        made = scripted_producer(batch_size=0, **{**self.OPTIONS, "retry_backoff_ms": 60_000})
+        scripted.on_produce().refuse(19)
         began = time.monotonic()
         future = made.send("t", b"v", partition=0)
         with pytest.raises(errors.KafkaTimeoutError, match="NotEnoughReplicas") as caught:
@@ -91,13 +89,13 @@ class TestDeliveryTimeout:
         check_time("delivery_timeout_ms=1200", time.monotonic() - began, 1.2, at_least_s=1.2)
         assert caught.value.maybe_written is False
 
-    def test_while_it_waits_for_a_verdict(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+    def test_while_it_waits_for_a_verdict(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
         """Parked: a callback holds up the thread that would decide. The clock does not wait for it."""
-        made = fake_producer(batch_size=0, **self.OPTIONS)
+        made = scripted_producer(batch_size=0, **self.OPTIONS)
         entered, go_on = threading.Event(), threading.Event()
         made.send("t", b"1", partition=0).add_callback(lambda _: (entered.set(), go_on.wait(30)))
         assert entered.wait(10)
-        fake.judge = lambda produced: produced.refuse(19)
+        refusing = scripted.on_produce().refuse(19)
         began = time.monotonic()
         futures = [made.send("t", b"2", partition=0) for _ in range(3)]
         watch = Watch(futures)
@@ -107,18 +105,18 @@ class TestDeliveryTimeout:
             check_time("delivery_timeout_ms=1200, parked", watch.done_at[number] - began, 1.2, at_least_s=1.2)
             with pytest.raises(errors.KafkaTimeoutError):
                 futures[number].get(10)
-        fake.judge = Produced.accept
+        refusing.remove()
         go_on.set()
         assert made.send("t", b"3", partition=0).get(10).offset >= 1
 
     def test_a_callback_that_sleeps_delays_no_expiry(
-        self, own_broker: KafkaBroker, producer: MakeProducer, topic: MakeTopic, relay: Relay
+        self, own_broker: KafkaBroker, producer: MakeProducer, topic: MakeTopic, proxy: FaultProxy
     ) -> None:
         name, made = topic(), producer(batch_size=0, **self.OPTIONS)
         entered, go_on = threading.Event(), threading.Event()
         made.send(name, b"1").add_callback(lambda _: (entered.set(), go_on.wait(30)))
         assert entered.wait(10)
-        relay.holding = True
+        proxy.hold()
         began = time.monotonic()
         futures = [made.send(name, b"2") for _ in range(10)]
         for future in futures:
@@ -127,22 +125,25 @@ class TestDeliveryTimeout:
         check_time("delivery_timeout_ms=1200 beside a callback", time.monotonic() - began, 1.2, at_least_s=1.2)
         go_on.set()
 
-    def test_without_a_producer_id(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        fake.silent.add(INIT_PRODUCER_ID)
-        self._expires(fake_producer(**self.OPTIONS), written=False)
+    def test_without_a_producer_id(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        scripted.on(Api.INIT_PRODUCER_ID).ignore()
+        self._expires(scripted_producer(**self.OPTIONS), written=False)
 
-    def test_without_a_leader(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        fake.leaders["t", 1] = -1
-        self._expires(fake_producer(**self.OPTIONS), partition=1, written=False)
+    def test_without_a_leader(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        scripted.move_leader("t", 1, -1)
+        self._expires(scripted_producer(**self.OPTIONS), partition=1, written=False)
 
-    def test_with_a_leader_that_nobody_knows(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        fake.leaders["t", 1] = 9
-        self._expires(fake_producer(**self.OPTIONS), partition=1, written=False)
+    def test_with_a_leader_that_nobody_knows(self) -> None:
+        with ScriptedBroker({"t": 2}, nodes=2) as broker:
+            assert broker.leader("t", 1) == 2
+            broker.down(2, noticed=True)
+            with KafkaProducer(bootstrap_servers=broker.address(1), **self.OPTIONS) as made:
+                self._expires(made, partition=1, written=False)
 
     @pytest.mark.parametrize("linger_ms", [0, 700])
-    def test_lingering(self, fake: FakeBroker, fake_producer: MakeProducer, linger_ms: int) -> None:
-        fake.silent.add(PRODUCE)
-        self._expires(fake_producer(linger_ms=linger_ms, **self.OPTIONS), written=True)
+    def test_lingering(self, scripted: ScriptedBroker, scripted_producer: MakeProducer, linger_ms: int) -> None:
+        scripted.on(Api.PRODUCE).ignore()
+        self._expires(scripted_producer(linger_ms=linger_ms, **self.OPTIONS), written=True)
 
     def _expires(
         self, made: KafkaProducer, topic: str = "t", partition: int = 0, written: bool | None = None
@@ -156,11 +157,11 @@ class TestDeliveryTimeout:
             assert written is None or caught.value.maybe_written is written
         check_time("delivery_timeout_ms=1200", time.monotonic() - began, 1.2, at_least_s=1.2)
 
-    def test_many_partitions_and_ages(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+    def test_many_partitions_and_ages(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
         """Each batch by its own age."""
-        fake.topics["wide"] = 20
-        fake.silent.add(PRODUCE)
-        made = fake_producer(batch_size=0, **self.OPTIONS)
+        scripted.create_topic("wide", 20)
+        scripted.on(Api.PRODUCE).ignore()
+        made = scripted_producer(batch_size=0, **self.OPTIONS)
         made.partitions_for("wide")
         futures, began = [], []
         watch_from = time.monotonic()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import time
 from typing import Any
 
 import pytest
 
 from fastprod import KafkaProducer, errors
+from fastprod.testing import Api, Pending, ScriptedBroker
 
 from .conftest import MakeProducer
-from .fake_broker import INIT_PRODUCER_ID, FakeBroker, Produced
 from .idempotent import ID, SINGLE, proven, send
 from .patience import eventually
 
@@ -21,52 +19,52 @@ class TestExpiry:
     # The batch is refused once so that its request's own timeout ends after delivery_timeout_ms.
     SHORT = {"request_timeout_ms": 700, "delivery_timeout_ms": 800}
 
-    def _expire_in_flight(self, fake: FakeBroker, made: KafkaProducer) -> tuple[Any, Produced]:
+    def _expire_in_flight(self, scripted: ScriptedBroker, made: KafkaProducer) -> tuple[Any, Pending]:
         (future,) = send(made, b"1")
-        request = fake.next()
+        request = scripted.next_produce()
         time.sleep(0.4)
         request.refuse(19)
-        again = fake.next()
+        again = scripted.next_produce()
         with pytest.raises(errors.KafkaTimeoutError, match="delivery_timeout_ms=800") as caught:
             future.get(10)
         assert caught.value.maybe_written is True
         return future, again
 
-    def test_a_late_success_changes_nothing(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        made = proven(fake, fake_producer, **self.SHORT)
+    def test_a_late_success_changes_nothing(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        made = proven(scripted, scripted_producer, **self.SHORT)
         calls: list[Any] = []
-        future, request = self._expire_in_flight(fake, made)
+        future, request = self._expire_in_flight(scripted, made)
         future.add_both(calls.append)
         request.accept()
         (later,) = send(made, b"2")
-        next_ = fake.next()
+        next_ = scripted.next_produce()
         assert next_.batch.stamp == (ID, 0, 2), "its sequence was used, so no epoch is needed"
         next_.accept()
         assert later.get(10).offset == 2
         assert future.failed()
         assert calls == [future.exception]
 
-    def test_a_late_failure_is_a_gap(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        made = proven(fake, fake_producer, **self.SHORT)
-        future, request = self._expire_in_flight(fake, made)
+    def test_a_late_failure_is_a_gap(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        made = proven(scripted, scripted_producer, **self.SHORT)
+        future, request = self._expire_in_flight(scripted, made)
         (later,) = send(made, b"2")
         request.refuse(87)
-        next_ = fake.next()
+        next_ = scripted.next_produce()
         if next_.batch.stamp == (ID, 0, 2):  # it left before the verdict
             next_.refuse(45)
-            next_ = fake.next()
+            next_ = scripted.next_produce()
         assert next_.batch.stamp == (ID, 1, 0)
         next_.accept()
         assert later.get(10).offset == 1
         assert isinstance(future.exception, errors.KafkaTimeoutError)
 
-    def test_never_answered(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+    def test_never_answered(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
         """Its fate stays unknown: what comes later goes under a new epoch, without anybody's help."""
-        made = proven(fake, fake_producer, **self.SHORT)
-        future, request = self._expire_in_flight(fake, made)
+        made = proven(scripted, scripted_producer, **self.SHORT)
+        future, request = self._expire_in_flight(scripted, made)
         eventually(lambda: request.abandoned)
         (later,) = send(made, b"2")
-        next_ = fake.next()
+        next_ = scripted.next_produce()
         assert next_.batch.stamp == (ID, 1, 0)
         next_.accept()
         assert later.get(10).offset == 1
@@ -74,61 +72,57 @@ class TestExpiry:
 
     @pytest.mark.parametrize("written", [True, False])
     def test_a_follower_tells_what_became_of_it(
-        self, fake: FakeBroker, fake_producer: MakeProducer, written: bool
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer, written: bool
     ) -> None:
-        made = proven(fake, fake_producer, **self.SHORT)
-        _, request = self._expire_in_flight(fake, made)
+        made = proven(scripted, scripted_producer, **self.SHORT)
+        _, request = self._expire_in_flight(scripted, made)
         (follower,) = send(made, b"2")
-        behind = fake.next()
+        behind = scripted.next_produce()
         assert behind.batch.stamp == (ID, 0, 2)
         if written:
-            fake.append(request.batch)
-        request.hang_up()
-        again = fake.next()
+            scripted.append(request.batch)
+        request.drop()
+        again = scripted.next_produce()
         assert again.batch.data == behind.batch.data
         if not written:
             again.refuse(45)
-            again = fake.next()
+            again = scripted.next_produce()
             assert again.batch.stamp == (ID, 1, 0)
         again.accept()
         assert follower.get(10).offset == 1 + written
         send(made, b"3")
-        assert fake.next().batch.stamp == ((ID, 0, 3) if written else (ID, 1, 1))
+        assert scripted.next_produce().batch.stamp == ((ID, 0, 3) if written else (ID, 1, 1))
 
-    def test_retries_used_up(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+    def test_retries_used_up(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
         """Two batches end without an answer: the partition does not wait for one for ever."""
-        made = proven(fake, fake_producer, retries=1)
+        made = proven(scripted, scripted_producer, retries=1)
         futures = send(made, b"1", b"2")
-        fake.next()
-        fake.next().hang_up()
-        fake.next().hang_up()
-        fake.next().hang_up()
+        scripted.next_produce()
+        scripted.next_produce().drop()
+        scripted.next_produce().drop()
+        scripted.next_produce().drop()
         for each in futures:
             with pytest.raises(errors.KafkaConnectionError) as caught:
                 each.get(10)
             assert caught.value.maybe_written is True
         (later,) = send(made, b"3")
-        request = fake.next()
+        request = scripted.next_produce()
         assert request.batch.stamp == (ID, 1, 0), "only a new epoch is safe"
         request.accept()
         assert later.get(10).offset == 1
 
-    def test_never_sent(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+    def test_never_sent(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
         """It had no sequence, so there is nothing to mend."""
-        fake.silent.add(INIT_PRODUCER_ID)
-        fake.by_hand = True
-        made = fake_producer(**SINGLE, request_timeout_ms=800, delivery_timeout_ms=800)
+        silent = scripted.on(Api.INIT_PRODUCER_ID).ignore()
+        scripted.by_hand = True
+        made = scripted_producer(**SINGLE, request_timeout_ms=800, delivery_timeout_ms=800)
         for each in send(made, b"1", b"2"):
             with pytest.raises(errors.KafkaTimeoutError) as caught:
                 each.get(10)
             assert caught.value.maybe_written is False
-        fake.silent.clear()
-        fake.drop_connections()
-
-        def goes_out() -> Produced | None:
-            send(made, b"3")
-            with contextlib.suppress(queue.Empty):
-                return fake.next(0.5)
-            return None
-
-        assert eventually(goes_out).batch.stamp == (ID, 0, 0)
+        silent.remove()
+        asked = scripted.count(Api.INIT_PRODUCER_ID)
+        scripted.drop_connections()
+        scripted.wait_for(Api.INIT_PRODUCER_ID, asked + 1)
+        send(made, b"3")
+        assert scripted.next_produce().batch.stamp == (ID, 0, 0)

@@ -15,7 +15,6 @@ from .admin import add_partitions, change_setting
 from .conftest import MakeProducer, MakeTopic
 from .ledger import Load, read_log
 from .patience import eventually
-from .relay import Relay
 
 # Longer than anything here lasts, so that an expired record is a bug.
 PATIENT: dict[str, Any] = {"max_block_ms": 60_000, "delivery_timeout_ms": 90_000, "request_timeout_ms": 5_000}
@@ -74,7 +73,7 @@ class Line(threading.Thread):
 
 
 def test_a_topic_is_created_again_with_fewer_partitions(
-    own_broker: KafkaBroker, relay: Relay, producer: MakeProducer, topic: MakeTopic
+    own_broker: KafkaBroker, proxy: FaultProxy, producer: MakeProducer, topic: MakeTopic
 ) -> None:
     """What waits for a partition that is gone fails and says so; the others go on in the new topic, in order."""
     name = topic(4)
@@ -85,11 +84,11 @@ def test_a_topic_is_created_again_with_fewer_partitions(
         for line in lines:
             line.progress()
         # Nothing passes meanwhile, so that records wait for each partition.
-        relay.holding = True
+        proxy.hold()
         eventually(lambda: all(line.waiting >= 20 for line in lines), what="twenty records waiting in each partition")
         own_broker.delete_topic(name)
         own_broker.create_topic(name, 2)
-        relay.holding = False
+        proxy.release()
         for line in lines[2:]:
             eventually(lambda: line.refused or not line.waiting, what="the end of a vanished partition")  # noqa: B023
             line.join(30)

@@ -19,10 +19,9 @@ from typing import Any
 import pytest
 
 from fastprod import errors
-from fastprod.testing import KafkaBroker
+from fastprod.testing import KafkaBroker, ScriptedBroker
 
 from .conftest import MakeProducer, MakeTopic
-from .fake_broker import FakeBroker
 from .ledger import read_log
 from .patience import eventually
 
@@ -232,9 +231,9 @@ def test_a_fork_in_a_callback(own_broker: KafkaBroker, producer: MakeProducer, t
     assert made.send(name, b"last").get(10).offset == 2
 
 
-def test_a_callback_that_returns_in_the_child(fake: FakeBroker, fake_producer: MakeProducer) -> None:
+def test_a_callback_that_returns_in_the_child(scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
     """The child is the callback's thread: it runs no further callbacks, and ends."""
-    made = fake_producer(linger_ms=50)
+    made = scripted_producer(linger_ms=50)
     children: list[int] = []
     reader, writer = os.pipe()
     futures = [made.send("t", b"%d" % number, partition=0) for number in range(3)]

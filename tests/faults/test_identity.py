@@ -10,15 +10,14 @@ from fastprod import KafkaProducer, errors
 from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import MakeProducer
-from .fake_broker import INIT_PRODUCER_ID, PRODUCE, FakeBroker, Produced
 from .idempotent import ID, SINGLE, send
 from .patience import eventually
 
 
 class TestIdentity:
-    def test_a_missing_permission_is_named(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        fake.init_error = 31
-        made = fake_producer(**SINGLE)
+    def test_a_missing_permission_is_named(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        refused = scripted.on(Api.INIT_PRODUCER_ID).refuse(31)
+        made = scripted_producer(**SINGLE)
         (future,) = send(made, b"1")
         with pytest.raises(errors.ClusterAuthorizationFailedError) as caught:
             future.get(10)
@@ -26,8 +25,8 @@ class TestIdentity:
         assert "IdempotentWrite" in text
         assert "enable_idempotence=False" in text
         assert caught.value.maybe_written is False
-        assert fake.requests[PRODUCE] == 0
-        fake.init_error = 0
+        assert scripted.count(Api.PRODUCE) == 0
+        refused.remove()
 
         def goes_through() -> bool:
             (again,) = send(made, b"2")
@@ -37,66 +36,64 @@ class TestIdentity:
                 return False
 
         eventually(goes_through)
-        assert fake.log["t", 0][0] == b"2"
+        assert scripted.values("t", 0)[0] == b"2"
 
     @pytest.mark.parametrize("code", [14, 15, 16, 51])
     def test_transient_refusals_are_waited_out(
-        self, fake: FakeBroker, fake_producer: MakeProducer, code: int
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer, code: int
     ) -> None:
-        fake.init_error = code
-        made = fake_producer(**SINGLE)
+        refused = scripted.on(Api.INIT_PRODUCER_ID).refuse(code)
+        made = scripted_producer(**SINGLE)
         (future,) = send(made, b"1")
-        eventually(lambda: fake.requests[INIT_PRODUCER_ID] >= 3)
+        eventually(lambda: scripted.count(Api.INIT_PRODUCER_ID) >= 3)
         assert not future.is_done
-        assert fake.requests[PRODUCE] == 0
-        fake.init_error = 0
+        assert scripted.count(Api.PRODUCE) == 0
+        refused.remove()
         assert future.get(10).offset == 0
 
     def test_a_broker_without_it(
-        self, fake: FakeBroker, fake_producer: MakeProducer, caplog: pytest.LogCaptureFixture
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer, caplog: pytest.LogCaptureFixture
     ) -> None:
         """By default idempotence is given up, said once."""
-        del fake.offered[INIT_PRODUCER_ID]
-        stamps: list[tuple[int, int, int]] = []
-
-        def judge(produced: Produced) -> None:
-            stamps.append(produced.batch.stamp)
-            produced.accept()
-
-        fake.judge = judge
+        del scripted.offered[Api.INIT_PRODUCER_ID]
         with caplog.at_level(logging.INFO):
-            made = fake_producer(**SINGLE)
+            made = scripted_producer(**SINGLE)
             futures = send(made, b"1", b"2", b"3")
             assert [each.get(10).offset for each in futures] == [0, 1, 2]
-        assert stamps == [(-1, -1, -1)] * 3
+        assert [each.stamp for each in scripted.log("t", 0)] == [(-1, -1, -1)] * 3
         lines = [each.getMessage() for each in caplog.records if "idempotence" in each.getMessage()]
         assert len(lines) == 1
         assert "InitProducerId" in lines[0]
         assert made.config["enable_idempotence"] is False
 
-    def test_a_broker_without_it_that_was_asked_for(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        del fake.offered[INIT_PRODUCER_ID]
+    def test_a_broker_without_it_that_was_asked_for(
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer
+    ) -> None:
+        del scripted.offered[Api.INIT_PRODUCER_ID]
 
         def use() -> None:
-            made = fake_producer(enable_idempotence=True, **SINGLE)
+            made = scripted_producer(enable_idempotence=True, **SINGLE)
             made.send("t", b"1", partition=0).get(10)
 
         with pytest.raises(errors.UnsupportedVersionError) as caught:
             use()
         assert "enable_idempotence=True" in str(caught.value)
         assert "InitProducerId" in str(caught.value)
-        assert fake.requests[PRODUCE] == 0
+        assert scripted.count(Api.PRODUCE) == 0
 
-    def test_nothing_leaves_before_there_is_one(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        fake.silent.add(INIT_PRODUCER_ID)
-        fake.by_hand = True
-        made = fake_producer(**SINGLE)
+    def test_nothing_leaves_before_there_is_one(
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer
+    ) -> None:
+        silent = scripted.on(Api.INIT_PRODUCER_ID).ignore()
+        scripted.by_hand = True
+        # A broker answers in turn: what it is asked behind this, on the same connection, waits as long.
+        made = scripted_producer(**SINGLE, request_timeout_ms=500)
         (future,) = send(made, b"1")
-        eventually(lambda: fake.requests[INIT_PRODUCER_ID])
-        fake.nothing_more()
-        fake.silent.clear()
-        fake.drop_connections()
-        request = fake.next()
+        eventually(lambda: scripted.count(Api.INIT_PRODUCER_ID))
+        scripted.nothing_more()
+        silent.remove()
+        scripted.drop_connections()
+        request = scripted.next_produce()
         assert request.batch.stamp == (ID, 0, 0)
         request.accept()
         assert future.get(10).offset == 0

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from fastprod import KafkaProducer, errors
+from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import MakeProducer
-from .fake_broker import API_VERSIONS, FakeBroker
 from .patience import eventually, in_time
 from .signals import WAYS, Way, interrupt, serve, to_another_thread
 
@@ -38,16 +38,16 @@ class Blocked:
     """A producer whose one record is in flight and takes nearly all memory: everything that waits does so, until
     `release`."""
 
-    def __init__(self, fake: FakeBroker, make: MakeProducer) -> None:
-        fake.by_hand = True
-        self.fake = fake
+    def __init__(self, scripted: ScriptedBroker, make: MakeProducer) -> None:
+        scripted.by_hand = True
+        self.scripted = scripted
         self.client_id = f"blocked-{next(_numbers)}"
         # A waiter that was left behind would ask for its topic once a second.
         self.producer = make(
             batch_size=0, buffer_memory=BUFFER, max_block_ms=60_000, retry_backoff_ms=10, client_id=self.client_id
         )
         self.future = self.producer.send("t", bytes(NEARLY_ALL), partition=0)
-        self._request = fake.next()
+        self._request = scripted.next_produce()
 
     def calls(self) -> dict[str, Callable[[], Any]]:
         made = self.producer
@@ -64,12 +64,12 @@ class Blocked:
         }
 
     def release(self) -> None:
-        self.fake.topics["new"] = 1
-        self.fake.by_hand = False
+        self.scripted.create_topic("new")
+        self.scripted.by_hand = False
         self._request.accept()
 
     def check_stopped(self) -> None:
-        eventually(lambda: not self.fake.connections, what="the end of its connections")
+        eventually(lambda: not self.scripted.connections(), what="the end of its connections")
         eventually(lambda: not threads_of(self.client_id), what="the end of its threads")
 
 
@@ -86,8 +86,8 @@ CLOSES = ["close()", "close(60)"]
 
 
 @pytest.fixture
-def blocked(fake: FakeBroker, fake_producer: MakeProducer) -> Blocked:
-    return Blocked(fake, fake_producer)
+def blocked(scripted: ScriptedBroker, scripted_producer: MakeProducer) -> Blocked:
+    return Blocked(scripted, scripted_producer)
 
 
 def threads_of(client_id: str) -> list[str]:
@@ -115,26 +115,36 @@ class TestCtrlC:
         with in_time("close() afterwards", 0):
             blocked.producer.close()
         # What was not accepted is not written.
-        assert blocked.fake.log == {("t", 0): [bytes(NEARLY_ALL), *large], ("new", 0): [b"after"]}
+        assert blocked.scripted.values("t", 0) == [bytes(NEARLY_ALL), *large]
+        assert blocked.scripted.values("t", 1) == []
+        assert blocked.scripted.values("new") == [b"after"]
         blocked.check_stopped()
 
     @pytest.mark.parametrize("what", ["send() to an unknown topic", "partitions_for()"])
     def test_nobody_asks_for_the_topic_any_more(self, blocked: Blocked, what: str) -> None:
         interrupt(what, blocked.calls()[what], to_another_thread)
-        eventually(lambda: time.monotonic() - blocked.fake.asked_at["new"] > 1.5, what="an end of the asking")
+
+        def last_asked() -> float:
+            asking = blocked.scripted.requests_of(Api.METADATA)
+            return max(each.at for each in asking if "new" in [topic.name for topic in each.message.topics])
+
+        eventually(lambda: time.monotonic() - last_asked() > 1.5, what="an end of the asking")
         blocked.release()
         assert blocked.producer.send("new", b"v").get(20).offset == 0
 
     @ways
-    def test_in_the_constructor(self, fake: FakeBroker, way: Way) -> None:
+    def test_in_the_constructor(self, scripted: ScriptedBroker, way: Way) -> None:
         make = functools.partial(
-            KafkaProducer, bootstrap_servers=fake.address, bootstrap_timeout_ms=60_000, client_id="interrupted"
+            KafkaProducer,
+            bootstrap_servers=scripted.bootstrap_servers,
+            bootstrap_timeout_ms=60_000,
+            client_id="interrupted",
         )
-        fake.silent.add(API_VERSIONS)
+        silent = scripted.on(Api.API_VERSIONS).ignore()
         interrupt("KafkaProducer()", make, way)
-        eventually(lambda: not fake.connections, what="the end of its connections")
+        eventually(lambda: not scripted.connections(), what="the end of its connections")
         eventually(lambda: not threads_of("interrupted"), what="the end of its threads")
-        fake.silent.clear()
+        silent.remove()
         with make() as made:
             assert made.send("t", b"v").get(20).offset == 0
 
@@ -173,15 +183,15 @@ class TestCtrlCInClose:
         blocked.producer.flush(20)
         assert blocked.future.get(0).offset == 0
 
-    def test_dropped_it_ends_by_itself(self, fake: FakeBroker) -> None:
+    def test_dropped_it_ends_by_itself(self, scripted: ScriptedBroker) -> None:
         """Not through the fixture, which would keep it."""
         held: list[KafkaProducer] = []
 
         def make(**options: Any) -> KafkaProducer:
-            held.append(KafkaProducer(bootstrap_servers=fake.address, **options))
+            held.append(KafkaProducer(bootstrap_servers=scripted.bootstrap_servers, **options))
             return held[0]
 
-        blocked = Blocked(fake, make)
+        blocked = Blocked(scripted, make)
         interrupt("close()", blocked.producer.close, to_another_thread)
         held.clear()
         del blocked.producer
@@ -210,13 +220,13 @@ class TestHandlers:
         assert blocked.future.get(20).offset == 0
 
     @ways
-    def test_in_the_constructor(self, fake: FakeBroker, fake_producer: MakeProducer, way: Way) -> None:
+    def test_in_the_constructor(self, scripted: ScriptedBroker, scripted_producer: MakeProducer, way: Way) -> None:
         def release() -> None:
-            fake.silent.clear()
-            fake.drop_connections()  # who asked in vain asks again
+            silent.remove()
+            scripted.drop_connections()  # who asked in vain asks again
 
-        fake.silent.add(API_VERSIONS)
-        made = serve("KafkaProducer()", fake_producer, SIGNALS[0], release, way)
+        silent = scripted.on(Api.API_VERSIONS).ignore()
+        made = serve("KafkaProducer()", scripted_producer, SIGNALS[0], release, way)
         assert made.send("t", b"v").get(20).offset == 0
 
     @pytest.mark.parametrize("what", WAITS + CLOSES)
@@ -261,15 +271,15 @@ with Telling(bootstrap_servers=sys.argv[1]) as producer:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process there")
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_program(fake: FakeBroker, tmp_path: Path, answered: bool) -> None:
+def test_a_program(scripted: ScriptedBroker, tmp_path: Path, answered: bool) -> None:
     """The first Ctrl-C ends what it does, and `with` still delivers; the second ends that, too."""
-    fake.by_hand = True
-    command = [sys.executable, "-c", PROGRAM, fake.address]
+    scripted.by_hand = True
+    command = [sys.executable, "-c", PROGRAM, scripted.bootstrap_servers]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         assert program.stdout is not None
         assert program.stdout.readline() == "blocked\n"
-        request = fake.next()
+        request = scripted.next_produce()
         program.send_signal(signal.SIGINT)
         with in_time("Ctrl-C in a program", 0):
             assert program.stdout.readline() == "closing\n"

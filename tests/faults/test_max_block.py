@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 
 from fastprod import KafkaProducer, errors
-from fastprod.testing import KafkaBroker
+from fastprod.testing import FaultProxy, KafkaBroker, ScriptedBroker
 
 from .conftest import MakeProducer, MakeTopic, Silence
-from .fake_broker import FakeBroker
 from .ledger import read_log
 from .patience import check_time, eventually, in_time
-from .relay import Relay
 
 
 class TestMaxBlock:
@@ -51,7 +49,7 @@ class TestMaxBlock:
             made.send(name, b"v")
 
     def test_a_full_buffer(
-        self, own_broker: KafkaBroker, producer: MakeProducer, topic: MakeTopic, silence: Silence, relay: Relay
+        self, own_broker: KafkaBroker, producer: MakeProducer, topic: MakeTopic, silence: Silence, proxy: FaultProxy
     ) -> None:
         """A sender waits its time and is refused; nothing that was accepted is lost, nothing refused is written."""
         name, made = topic(2), producer(buffer_memory=1_000_000, max_block_ms=400, reconnect_backoff_max_ms=300)
@@ -73,24 +71,26 @@ class TestMaxBlock:
 
         refused = fill()
         assert 20 < len(accepted) <= 101
-        relay.reset()
+        proxy.heal()
         own_broker.resume()
         for future in accepted:
             future.get(60)
         last = made.send(name, b"after", partition=0)
         last.get(10)
-        written = {each.value for each in read_log(own_broker.bootstrap_servers, name, 2)}
+        written = {each.value for each in read_log(own_broker.direct_servers, name, 2)}
         assert len(written) == len(accepted) + 1
         assert refused not in written
 
-    def test_memory_is_had_in_the_order_of_asking(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+    def test_memory_is_had_in_the_order_of_asking(
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer
+    ) -> None:
         """A small record does not slip in before a large one that waits, though there is room for it."""
-        made = fake_producer(batch_size=0, buffer_memory=100_000, max_block_ms=60_000)
-        fake.by_hand = True
+        made = scripted_producer(batch_size=0, buffer_memory=100_000, max_block_ms=60_000)
+        scripted.by_hand = True
         made.send("t", bytes(40_000), partition=0)
-        first = fake.next()
+        first = scripted.next_produce()
         made.send("t", bytes(40_000), partition=1)
-        second = fake.next()
+        second = scripted.next_produce()
         accepted: list[str] = []
         large = Sender(made, accepted, "large", bytes(70_000), partition=0)
         small = Sender(made, accepted, "small", bytes(5_000), partition=1)
@@ -103,29 +103,29 @@ class TestMaxBlock:
         for each in (large, small):
             each.join()
         assert sorted(accepted) == ["large", "small"]
-        batches = list(fake.next().batches)
+        batches = list(scripted.next_produce().batches)
         if len(batches) == 1:  # they may leave in one request as well
-            batches += fake.next().batches
+            batches += scripted.next_produce().batches
         assert sorted(len(each.data) // 10_000 for each in batches) == [0, 7]
 
-    def test_one_at_a_time_in_order(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        made = fake_producer(batch_size=0, buffer_memory=10_000, max_block_ms=60_000)
-        fake.by_hand = True
+    def test_one_at_a_time_in_order(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        made = scripted_producer(batch_size=0, buffer_memory=10_000, max_block_ms=60_000)
+        scripted.by_hand = True
         made.send("t", b"first" + bytes(9_000), partition=0)
         accepted: list[str] = []
         senders = [Sender(made, accepted, str(n), b"%d" % n + bytes(9_000), partition=0) for n in range(6)]
         for _ in range(7):
-            fake.next().accept()
+            scripted.next_produce().accept()
         for each in senders:
             each.join()
-        written = [(value or b"").rstrip(b"\0") for value in fake.log["t", 0]]
+        written = [(value or b"").rstrip(b"\0") for value in scripted.values("t", 0)]
         assert written == [b"first"] + [b"%d" % n for n in range(6)]
 
-    def test_who_gives_up_leaves_the_line(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
-        made = fake_producer(batch_size=0, buffer_memory=10_000, max_block_ms=3_000)
-        fake.by_hand = True
+    def test_who_gives_up_leaves_the_line(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+        made = scripted_producer(batch_size=0, buffer_memory=10_000, max_block_ms=3_000)
+        scripted.by_hand = True
         made.send("t", b"first" + bytes(9_000), partition=0)
-        request = fake.next()
+        request = scripted.next_produce()
         accepted: list[str] = []
         impatient = Sender(made, accepted, "impatient", bytes(9_000), partition=0)
         time.sleep(1.5)
@@ -135,7 +135,7 @@ class TestMaxBlock:
         request.accept()
         patient.join()
         assert patient.error is None
-        fake.next().accept()
+        scripted.next_produce().accept()
         assert accepted == ["patient"]
 
 

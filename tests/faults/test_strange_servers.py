@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import itertools
 import socket
 import ssl
 import struct
@@ -18,9 +19,9 @@ from typing import Any
 import pytest
 
 from fastprod import KafkaProducer, errors
+from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import MakeProducer
-from .fake_broker import API_VERSIONS, INIT_PRODUCER_ID, METADATA, PRODUCE, FakeBroker
 from .mangling import HALF, MANGLERS, Mangler
 from .patience import eventually, in_time
 
@@ -137,64 +138,58 @@ class TestServers:
             text = refused(address)
         assert f"cannot connect to {address}" in text or "instead of answering ApiVersions" in text
 
-    def test_a_good_one_beside_it_will_do(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+    def test_a_good_one_beside_it_will_do(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
         with server(says_at_once(bytes(100))) as zeros, server(resets) as resetting:
-            made = fake_producer(bootstrap_servers=[zeros, resetting, fake.address])
+            made = scripted_producer(bootstrap_servers=[zeros, resetting, scripted.bootstrap_servers])
             assert made.send("t", b"v").get(20).offset == 0
 
 
 class TestBrokenAnswers:
     @pytest.mark.parametrize(
         ("api_key", "mangler"),
-        [(api_key, each) for api_key in (API_VERSIONS, METADATA) for each in MANGLERS] + [(API_VERSIONS, HALF)],
+        [*itertools.product((Api.API_VERSIONS, Api.METADATA), MANGLERS), (Api.API_VERSIONS, HALF)],
         ids=lambda value: value.name if isinstance(value, Mangler) else f"api {value}",
     )
-    def test_to_the_constructor(self, fake: FakeBroker, api_key: int, mangler: Mangler) -> None:
-        fake.mangle[api_key] = mangler.mangle
-        api = "ApiVersions" if api_key == API_VERSIONS else "Metadata"
-        text = refused(fake.address)
+    def test_to_the_constructor(self, scripted: ScriptedBroker, api_key: int, mangler: Mangler) -> None:
+        scripted.on(api_key).answer(mangle=mangler.mangle)
+        api = "ApiVersions" if api_key == Api.API_VERSIONS else "Metadata"
+        text = refused(scripted.bootstrap_servers)
         assert any(words in text for words in (api, *mangler.words)), text
 
     @pytest.mark.parametrize("mangler", MANGLERS, ids=lambda mangler: mangler.name)
-    @pytest.mark.parametrize("api_key", [API_VERSIONS, METADATA, INIT_PRODUCER_ID])
+    @pytest.mark.parametrize("api_key", [Api.API_VERSIONS, Api.METADATA, Api.INIT_PRODUCER_ID])
     def test_until_it_behaves(
-        self, fake: FakeBroker, fake_producer: MakeProducer, api_key: int, mangler: Mangler
+        self, scripted: ScriptedBroker, scripted_producer: MakeProducer, api_key: int, mangler: Mangler
     ) -> None:
-        answers = 0
-
-        def mangle(frame: bytes) -> bytes:
-            nonlocal answers
-            answers += 1
-            return mangler.mangle(frame) if answers <= 3 else frame
-
-        fake.mangle[api_key] = mangle
-        made = fake_producer(request_timeout_ms=300, reconnect_backoff_ms=5, retry_backoff_ms=5)
+        mangled = scripted.on(api_key, times=3).answer(mangle=mangler.mangle)
+        made = scripted_producer(request_timeout_ms=300, reconnect_backoff_ms=5, retry_backoff_ms=5)
         assert made.send("t", b"v", partition=0).get(20).offset == 0
-        assert answers > 3
+        assert mangled.used == 3
+        assert scripted.count(api_key) > 3
 
     @pytest.mark.parametrize("mangler", MANGLERS, ids=lambda mangler: mangler.name)
-    def test_about_a_topic(self, fake: FakeBroker, fake_producer: MakeProducer, mangler: Mangler) -> None:
+    def test_about_a_topic(self, scripted: ScriptedBroker, scripted_producer: MakeProducer, mangler: Mangler) -> None:
         """A running producer says why it cannot find the topic, and goes on with those it knows."""
-        made = fake_producer(
+        made = scripted_producer(
             request_timeout_ms=300, reconnect_backoff_ms=5, retry_backoff_ms=5, max_block_ms=1000, linger_ms=20_000
         )
         accepted = made.send("t", b"before", partition=0)
-        fake.mangle[METADATA] = mangler.mangle
+        mangled = scripted.on(Api.METADATA).answer(mangle=mangler.mangle)
         with in_time("max_block_ms=1000", 1.0, at_least_s=1.0), pytest.raises(errors.KafkaTimeoutError) as caught:
             made.send("other", b"v")
         assert "'other'" in str(caught.value)
-        assert fake.address in str(caught.value)
+        assert scripted.bootstrap_servers in str(caught.value)
         made.flush(20)
         assert accepted.get(0).offset == 0
-        del fake.mangle[METADATA]
+        mangled.remove()
         after = made.send("other", b"after")
         made.flush(20)
         assert after.get(0).offset == 0
 
 
-def test_a_broker_that_takes_no_records(fake: FakeBroker, fake_producer: MakeProducer) -> None:
-    del fake.offered[PRODUCE]
-    made = fake_producer(request_timeout_ms=500, delivery_timeout_ms=1000)
+def test_a_broker_that_takes_no_records(scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+    del scripted.offered[Api.PRODUCE]
+    made = scripted_producer(request_timeout_ms=500, delivery_timeout_ms=1000)
     with pytest.raises(errors.KafkaError, match=r"Produce|delivery_timeout_ms") as caught:
         made.send("t", b"v", partition=0).get(20)
     assert caught.value.maybe_written is False

@@ -8,18 +8,16 @@ import time
 import pytest
 
 from fastprod import KafkaProducer, errors
-from fastprod.testing import KafkaBroker
+from fastprod.testing import Api, FaultProxy, KafkaBroker, ScriptedBroker
 
 from .conftest import MakeProducer, MakeTopic, refused_address
-from .fake_broker import INIT_PRODUCER_ID, FakeBroker
 from .ledger import read_log
 from .patience import check_time, eventually, in_time
-from .relay import Relay
 
 
 class TestFlushAndGet:
     def test_flush(
-        self, own_broker: KafkaBroker, producer: MakeProducer, topic: MakeTopic, relay: Relay
+        self, own_broker: KafkaBroker, producer: MakeProducer, topic: MakeTopic, proxy: FaultProxy
     ) -> None:
         """The time is for all of it, not for each batch; what was not done by then still gets done."""
         name, made = topic(4), producer(batch_size=0)
@@ -34,14 +32,14 @@ class TestFlushAndGet:
         own_broker.resume()
         made.flush(20)
         assert all(each.succeeded() for each in futures)
-        assert len(read_log(own_broker.bootstrap_servers, name, 4)) == 44
+        assert len(read_log(own_broker.direct_servers, name, 4)) == 44
 
     def test_get(
-        self, own_broker: KafkaBroker, producer: MakeProducer, topic: MakeTopic, relay: Relay
+        self, own_broker: KafkaBroker, producer: MakeProducer, topic: MakeTopic, proxy: FaultProxy
     ) -> None:
         name, made = topic(), producer()
         made.send(name, b"before").get(10)
-        relay.holding = True
+        proxy.hold()
         future = made.send(name, b"v")
         with in_time("get(0.3)", 0.3, at_least_s=0.3), pytest.raises(errors.KafkaTimeoutError):
             future.get(0.3)
@@ -49,7 +47,7 @@ class TestFlushAndGet:
             with in_time(f"get({timeout})", 0), pytest.raises(errors.KafkaTimeoutError):
                 future.get(timeout)
         assert not future.is_done
-        relay.holding = False
+        proxy.release()
         assert future.get(20).offset == 1
         with in_time("get(0) when it is done", 0):
             assert future.get(0).offset == 1
@@ -85,8 +83,8 @@ class TestBootstrap:
         assert all(each in text for each in servers.split(","))
         eventually(lambda: threading.active_count() <= before, what="the end of its threads")
 
-    def test_one_that_answers_will_do(self, deaf_server: str, fake: FakeBroker) -> None:
-        servers = [deaf_server, refused_address(), fake.address]
+    def test_one_that_answers_will_do(self, deaf_server: str, scripted: ScriptedBroker) -> None:
+        servers = [deaf_server, refused_address(), scripted.bootstrap_servers]
         with in_time("two bad servers of three", 2.5), KafkaProducer(bootstrap_servers=servers) as made:
             assert made.send("t", b"v").get(10).offset == 0
 
@@ -105,36 +103,36 @@ class TestRequestTimeout:
         check_time("request_timeout_ms=600", time.monotonic() - began, 0.6, at_least_s=0.6)
         assert caught.value.maybe_written is True
 
-    def test_the_oldest_request_counts(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+    def test_the_oldest_request_counts(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
         """Requests that follow do not put it off; the connection ends and all on it goes again on another."""
-        made = fake_producer(batch_size=0, request_timeout_ms=600, retry_backoff_ms=1)
+        made = scripted_producer(batch_size=0, request_timeout_ms=600, retry_backoff_ms=1)
         made.send("t", b"before", partition=0).get(10)
-        fake.by_hand = True
+        scripted.by_hand = True
         futures, requests = [], []
         for _ in range(4):
             futures.append(made.send("t", b"v", partition=0))
-            requests.append(fake.next())
+            requests.append(scripted.next_produce())
             time.sleep(0.1)
-        again = fake.next()
+        again = scripted.next_produce()
         check_time("request_timeout_ms=600", again.at - requests[0].at, 0.6, at_least_s=0.6)
         assert requests[0].abandoned
         again.accept()
         for _ in range(3):
-            fake.next().accept()
+            scripted.next_produce().accept()
         assert [each.get(10).offset for each in futures] == [1, 2, 3, 4]
 
-    def test_metadata_and_bootstrap(self, fake: FakeBroker, fake_producer: MakeProducer) -> None:
+    def test_metadata_and_bootstrap(self, scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
         """A control request that is not answered ends its connection and is asked on another."""
-        fake.silent.add(INIT_PRODUCER_ID)
-        made = fake_producer(request_timeout_ms=400)
+        silent = scripted.on(Api.INIT_PRODUCER_ID).ignore()
+        made = scripted_producer(request_timeout_ms=400)
         future = made.send("t", b"v")
-        eventually(lambda: fake.requests[INIT_PRODUCER_ID] >= 2)
-        fake.silent.clear()
+        eventually(lambda: scripted.count(Api.INIT_PRODUCER_ID) >= 2)
+        silent.remove()
         assert future.get(10).offset == 0
 
 
 def test_the_wall_clock_does_not_matter(
-    fake: FakeBroker, fake_producer: MakeProducer, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedBroker, scripted_producer: MakeProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It jumps by hours, back and forth, while everything waits."""
     real, real_ns = time.time, time.time_ns
@@ -145,11 +143,11 @@ def test_the_wall_clock_does_not_matter(
 
     monkeypatch.setattr(time, "time", lambda: real() + jumping_s())
     monkeypatch.setattr(time, "time_ns", lambda: real_ns() + jumping_s() * 10**9)
-    made = fake_producer(
+    made = scripted_producer(
         max_block_ms=300, request_timeout_ms=300, delivery_timeout_ms=700, linger_ms=100, metadata_max_age_ms=1000
     )
     assert made.send("t", b"v").get(10).offset == 0
-    fake.by_hand = True
+    scripted.by_hand = True
     began = time.monotonic()
     future = made.send("t", b"v")
     with in_time("flush(0.2)", 0.2, at_least_s=0.2), pytest.raises(errors.KafkaTimeoutError):

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from faults.fake_broker import FakeBroker, Produced
 
 from fastprod import KafkaProducer, _backend, errors
+from fastprod.testing import Pending, ScriptedBroker
 
 SECONDS = 1.5
 SENDERS = 4
@@ -52,8 +52,8 @@ def eventually(condition: Callable[[], Any], what: str) -> None:
 class Scene:
     """A broker with moods, producers that come and go, and the threads that use them."""
 
-    def __init__(self, fake: FakeBroker, seed: int, options: dict[str, Any]) -> None:
-        self._fake = fake
+    def __init__(self, broker: ScriptedBroker, seed: int, options: dict[str, Any]) -> None:
+        self._broker = broker
         self._options = {
             "batch_size": 2000, "retry_backoff_ms": 1, "reconnect_backoff_ms": 1, "reconnect_backoff_max_ms": 5,
             "delivery_timeout_ms": 2000, "request_timeout_ms": 1000, "max_block_ms": 500, **options,
@@ -67,25 +67,23 @@ class Scene:
         self._mood = random.Random(seed)
         self.called = 0
         self.accepted = 0
-        fake.judge = self._judge
+        broker.on_produce().decide(self._decide)
         self._producers = [self._produce() for _ in range(PRODUCERS)]
 
     def _produce(self) -> KafkaProducer:
-        made = KafkaProducer(bootstrap_servers=self._fake.address, **self._options)
+        made = KafkaProducer(bootstrap_servers=self._broker.bootstrap_servers, **self._options)
         self._planes.append(made._engine.plane)
         return made
 
-    def _judge(self, produced: Produced) -> None:
+    def _decide(self, pending: Pending) -> None:
         kind = self._mood.random()
-        if produced.behind_another:
-            return   # answers come in turn, so there is none behind one that never came
-        if kind < 0.75 or produced.acks == 0:
-            produced.accept()
+        if kind < 0.75 or pending.request.acks == 0:
+            pending.answer()
         elif kind < 0.85:
-            produced.hang_up()
+            pending.drop()
         elif kind < 0.95:
-            produced.refuse(self._mood.choice([2, 6, 7, 10, 19, 45, 87]))
-        # Else never answered: the connection ends by a cut or by its timeout.
+            pending.refuse(self._mood.choice([2, 6, 7, 10, 19, 45, 87]))
+        # Else never answered, nor is what comes behind it: the connection ends by a cut or by its timeout.
 
     def _called(self, _: Any) -> None:
         self.called += 1
@@ -149,8 +147,10 @@ class Scene:
         chance = random.Random(self._seed * 100 + number)
         while time.monotonic() < self._until:
             time.sleep(chance.random() * 0.1)
-            self._fake.drop_connections()
-            self._fake.topics["t"] = chance.choice([2, 2, 2, 3, 1])
+            self._broker.drop_connections()
+            partitions = chance.choice([2, 2, 2, 3, 1])
+            if partitions != self._broker.topics["t"]:
+                self._broker.recreate_topic("t", partitions)
 
     def _end(self, number: int) -> None:
         """Drop a producer, or close it while others use it, and put a new one in its place."""
@@ -200,10 +200,10 @@ class Scene:
 @pytest.mark.parametrize("options", [PLAIN, IMPATIENT, CRAMPED, SQUEEZED, PRESSED, SLOW, CARELESS], ids=str)
 def test_everything_at_once(options: dict[str, Any]) -> None:
     before = live_objects()
-    with FakeBroker(t=2, other=1) as fake:
-        scene = Scene(fake, 7, options)
+    with ScriptedBroker({"t": 2, "other": 1}) as broker:
+        scene = Scene(broker, 7, options)
         scene.play()
         scene.check()
         print(scene.accepted, "accepted,", scene.called, "callbacks,", len(scene._planes), "producers")
-    del scene, fake
+    del scene, broker
     eventually(lambda: live_objects() == before, f"something is left: {_backend.live_objects()}, was {before}")

@@ -127,11 +127,15 @@ class TestProduceRules:
         def decide(_: Pending) -> None:
             raise ZeroDivisionError("the test's own")
 
-        with pytest.raises(ZeroDivisionError), ScriptedBroker({"t": 1}) as broker:
-            broker.on_produce().decide(decide)
-            with client(broker.bootstrap_servers) as raw:
-                raw.produce("t", 0, batch(b"a"), answered=False)
-                assert raw.ended()
+        def use() -> None:
+            with ScriptedBroker({"t": 1}) as broker:
+                broker.on_produce().decide(decide)
+                with client(broker.bootstrap_servers) as raw:
+                    raw.produce("t", 0, batch(b"a"), answered=False)
+                    assert raw.ended()
+
+        with pytest.raises(ZeroDivisionError):
+            use()
 
     def test_lost_before_and_behind_the_log(self, broker: ScriptedBroker) -> None:
         broker.on_produce(times=1).drop()
