@@ -200,7 +200,7 @@ cdef class DataPlane:
         else:
             known.id.clear()
         self.core.gate.unlock()
-        self._set_partitions(route)
+        set_partitions(route)
         for at in range(known.partitions.size()):
             known.partitions[at].leader.store(route.leaders[at])
         i = known.sticky.load()
@@ -211,87 +211,6 @@ cdef class DataPlane:
         self.routes[topic] = route
         wake(self.core)
         return route
-
-    cdef int _set_partitions(self, TopicRoute route) except -1:
-        cdef Topic* topic = route.topic_
-        cdef size_t count = len(route.leaders)
-        cdef Partition* partition
-        cdef object number, pair_   # objects: the structs borrow them from the route's list
-        cdef vector[Partition*] gone
-        cdef size_t i
-        while topic.partitions.size() < count:
-            i = 0
-            while i < topic.retired.size() and topic.retired[i].index != <int32_t>topic.partitions.size():
-                i += 1
-            if i < topic.retired.size():
-                # Back again, as after the answer of a broker that lagged behind. The broker has not forgotten us: a
-                # partition that began anew at sequence 0 would have its records taken for known ones, and dropped.
-                partition = topic.retired[i]
-                lock_detached(&partition.gate)
-                partition.vanished = False
-                partition.gate.unlock()
-                topic.retired.erase(topic.retired.begin() + i)
-                topic.partitions.push_back(partition)
-                continue
-            number = <int>topic.partitions.size()
-            pair_ = TopicPartition(route.topic, number)
-            route.partitions.append((pair_, number))
-            topic.partitions.push_back(
-                new_partition(topic, number, <PyObject*>route.topic, <PyObject*>pair_, <PyObject*>number))
-        while topic.partitions.size() > count:
-            partition = topic.partitions.back()
-            topic.partitions.pop_back()
-            topic.retired.push_back(partition)
-            gone.push_back(partition)
-        while not gone.empty():
-            partition = gone.back()
-            gone.pop_back()
-            partition.leader.store(-1)
-            lock_detached(&partition.gate)
-            partition.vanished = True
-            partition.gate.unlock()
-            self._fail_queue(partition, VANISHED, None, False)
-        return 0
-
-    cdef int _fail_queue(self, Partition* partition, int outcome, error, bint unsent_only) except -1:
-        """End what is in the queue of a partition: all of it, or only what was never sent."""
-        cdef vector[Batch*] gone
-        cdef vector[Batch*] behind
-        cdef Batch* batch
-        cdef size_t i, kept = 0
-        lock_detached(&partition.gate)
-        while kept < partition.queue.size():
-            batch = partition.queue[kept]
-            if unsent_only and batch.attempts:
-                kept += 1
-                continue
-            batch.accepts = False
-            batch.ended = True
-            batch.maybe_written = batch.unknown
-            gone.push_back(batch)
-            partition.queue.erase(partition.queue.begin() + kept)
-            if batch.producer_id >= 0:
-                lose_stamped(self.core, partition, batch, batch.unknown, behind)
-        partition.queue_length.store(<int>partition.queue.size())
-        partition.gate.unlock()
-        for i in range(gone.size()):
-            self._end(gone[i], outcome, error, None)
-        for i in range(behind.size()):
-            self._end(behind[i], OUT_OF_ORDER, None, None)
-        return 0
-
-    cdef int _end(self, Batch* batch, int outcome, error, record_errors) except -1:
-        """Publish the end of a batch that was claimed, and drop the accumulator's hold on it."""
-        if error is not None:
-            Py_INCREF(error)
-            batch.error = <PyObject*>error
-        if record_errors:
-            Py_INCREF(record_errors)
-            batch.record_errors = <PyObject*>record_errors
-        end_batch(batch, outcome)
-        free_body(batch)
-        release_held(batch)
-        return 0
 
     def forget_topic(self, topic: str) -> None:
         """Take an idle topic out of `routes`; `set_topic` brings it back as it was."""
@@ -425,73 +344,18 @@ cdef class DataPlane:
     def retry(self, ParkedBatch parked not None, delay_ms: float, *, unknown: bool, renumber: bool = False) -> None:
         """Send it again, in its old place, not before `delay_ms` from now."""
         cdef Batch* batch = self._undecided(parked)
-        cdef Partition* partition
-        cdef size_t at = 0
-        cdef int outcome = PENDING
-        if batch == NULL:
-            return
-        partition = batch.partition
-        lock_detached(&partition.gate)
-        if renumber and not unknown and self.core.strict_order and partition.unresolved != UNRESOLVED_NONE:
-            # The one of unknown fate before it is not in the log: it has failed for good.
-            partition.fail_after = min(partition.fail_after, partition.unresolved_ordinal)
-        if batch.ended or partition.vanished:
-            outcome = VANISHED
-        elif batch.producer_id >= 0 and batch.ordinal > partition.fail_after:
-            outcome = OUT_OF_ORDER
-        if outcome == PENDING:
-            remove_from(partition.parked, batch)
-            batch.unknown = unknown
-            batch.reached = False   # `unknown` says all there is to say about the attempts so far
-            partition.retry_at = max(partition.retry_at, now_ns() + <int64_t>(delay_ms * 1e6))
-            while at < partition.queue.size() and partition.queue[at].ordinal \
-                    and partition.queue[at].ordinal < batch.ordinal:
-                at += 1
-            partition.queue.insert(partition.queue.begin() + at, batch)
-            partition.queue_length.store(<int>partition.queue.size())
-            if renumber:
-                partition.broken = True
-                partition.forgetful = parked.node_id if unknown else partition.forgetful
-            activate(partition)
-        partition.gate.unlock()
-        if outcome != PENDING:
-            self._finish(batch, outcome, None, None, unknown)
-        parked.let_go()
-        wake(self.core)
+        if batch != NULL:
+            send_again(batch, <int64_t>(delay_ms * 1e6), unknown, renumber, parked.node_id)
+            parked.let_go()
+            wake(self.core)
 
     def fail(self, ParkedBatch parked not None, error: BaseException, *, unknown: bool, record_errors=None) -> None:
         """It has failed for good with `error`; records in `record_errors` (a dict by index) with theirs."""
         cdef Batch* batch = self._undecided(parked)
-        if batch == NULL:
-            return
-        self._finish(batch, FAILED, failures.flagged(error, unknown), record_errors, unknown)
-        parked.let_go()
-        wake(self.core)
-
-    cdef int _finish(self, Batch* batch, int outcome, error, record_errors, bint unknown) except -1:
-        """End a parked batch; when its futures ended before (it expired) only the bookkeeping is left."""
-        cdef Partition* partition = batch.partition
-        cdef vector[Batch*] behind
-        cdef size_t i
-        cdef bint claimed
-        lock_detached(&partition.gate)
-        remove_from(partition.parked, batch)
-        claimed = not batch.ended
-        batch.ended = True
-        if claimed:
-            batch.maybe_written = unknown
-        if batch.producer_id >= 0:
-            lose_stamped(self.core, partition, batch, unknown, behind)
-        activate(partition)
-        partition.gate.unlock()
-        if claimed:
-            self._end(batch, outcome, error, record_errors)
-        else:
-            free_body(batch)
-            release_held(batch)
-        for i in range(behind.size()):
-            self._end(behind[i], OUT_OF_ORDER, None, None)
-        return 0
+        if batch != NULL:
+            end_parked(batch, FAILED, failures.flagged(error, unknown), record_errors, unknown)
+            parked.let_go()
+            wake(self.core)
 
     def succeed(self, ParkedBatch parked not None, base_offset: int, log_append_time: int) -> None:
         """It is in the log after all."""
@@ -504,134 +368,15 @@ cdef class DataPlane:
     def split(self, ParkedBatch parked not None, groups: list) -> None:
         """Replace it by one batch a group of decoded records, in order, in its old place."""
         cdef Batch* batch = self._undecided(parked)
-        cdef Partition* partition
-        cdef vector[Child] children
-        cdef size_t i, at = 0
-        cdef bint claimed
         if batch == NULL:
             return
-        partition = batch.partition
-        # Claimed before anything else: from now on the clock lets it be.
-        lock_detached(&partition.gate)
-        claimed = not batch.ended
-        batch.ended = True
-        partition.gate.unlock()
-        if not claimed:
-            self._finish(batch, FAILED, None, None, batch.unknown)
-            parked.let_go()
-            return
         try:
-            self._make_children(batch, groups, children)
+            split_up(batch, groups)
         except BaseException:
-            for i in range(children.size()):
-                release_held(children[i].batch)
-            lock_detached(&partition.gate)
-            batch.ended = False
-            partition.gate.unlock()
             parked.decided = False
             raise
-        self._hand_down(batch, children)
-        lock_detached(&partition.gate)
-        # Only now: while it is parked nothing that belongs behind it can leave.
-        remove_from(partition.parked, batch)
-        partition.stamps += children.size() - 1   # the broker will remember each of them
-        while at < partition.queue.size() and partition.queue[at].ordinal \
-                and partition.queue[at].ordinal < batch.ordinal:
-            at += 1
-        for i in range(children.size()):
-            partition.queue.insert(partition.queue.begin() + at + i, children[i].batch)
-        partition.queue_length.store(<int>partition.queue.size())
-        activate(partition)
-        # The clock let the parent be: its children may be overdue.
-        self.core.old_arrived.store(1)
-        partition.gate.unlock()
-        free_body(batch)
-        release_held(batch)
         parked.let_go()
         wake(self.core)
-
-    cdef int _make_children(self, Batch* parent, list groups, vector[Child]& children) except -1:
-        """Encode each group anew. Memory is charged past the budget if need be: the parent's is about to be freed."""
-        cdef RecordBatchBuilder builder
-        cdef Batch* batch
-        cdef Child child
-        cdef unsigned char* memory
-        cdef int32_t first = 0
-        cdef size_t size, n = len(groups), i = 0
-        if not all(groups) or sum(map(len, groups)) != parent.count:
-            raise ValueError(f"a batch of {parent.count} records cannot be split into {list(map(len, groups))}")
-        for group in groups:
-            builder = RecordBatchBuilder(INT32_MAX)
-            for timestamp, key, value, headers in group:
-                builder.append(timestamp, key, value, headers)
-            size = builder.body.size()
-            memory = <unsigned char*>malloc(max(size, <size_t>1))
-            if memory == NULL:
-                raise MemoryError
-            live_buffers.fetch_add(1, memory_order_relaxed)
-            batch = new_batch()
-            batch.core = self.core
-            batch.partition = parent.partition
-            Py_INCREF(self)
-            batch.plane = <PyObject*>self
-            batch.data = memory
-            memcpy(batch.data, builder.body.data(), size)
-            batch.capacity = batch.charge = batch.used = size
-            self.core.pool_gate.lock()
-            self.core.charged += size
-            self.core.pool_gate.unlock()
-            batch.count = builder.records
-            batch.base_timestamp = builder.base_timestamp
-            batch.max_timestamp = builder.max_timestamp
-            batch.created = parent.created
-            batch.flush_epoch = parent.flush_epoch
-            batch.codec = self.core.codec
-            batch.split_product = True
-            batch.unknown = parent.unknown
-            batch.span = max(parent.span // n, <uint64_t>1)
-            batch.ordinal = parent.ordinal + i * batch.span
-            batch.producer_id = parent.producer_id
-            batch.producer_epoch = parent.producer_epoch
-            batch.place = parent.place
-            if parent.producer_id >= 0:
-                batch.base_sequence = <int32_t>((<uint32_t>parent.base_sequence + <uint32_t>first) & 0x7FFFFFFFU)
-            child.first = first
-            child.batch = batch
-            children.push_back(child)
-            first += batch.count
-            i += 1
-        return 0
-
-    cdef void _hand_down(self, Batch* parent, vector[Child]& children) noexcept:
-        """Let futures, callbacks and waiters of the parent look at the children. They are in no queue yet, so none
-        can end before everything is in place."""
-        cdef CallbackEntry entry
-        cdef Batch* batch
-        cdef size_t i, encoded = 0
-        self.core.done_gate.lock()
-        self.core.incomplete[parent.flush_epoch] += children.size()
-        self.core.done_gate.unlock()
-        for i in range(children.size()):
-            encoded += children[i].batch.used
-        self.core.gate.lock()
-        # Encoded anew they take another number of bytes, which will be counted as ended.
-        self.core.totals.bytes_ended += <double>parent.raw_size - <double>encoded
-        self.core.gate.unlock()
-        parent.gate.lock()
-        for i in range(children.size()):
-            retain(children[i].batch)
-            parent.children.push_back(children[i])
-        parent.outcome.store(SPLIT)
-        parent.callback_state.store(CALLBACKS_FINISHED)
-        for i in range(parent.callbacks.size()):
-            entry = parent.callbacks[i]
-            batch = leaf_of(parent, &entry.facts.index)
-            batch.callbacks.push_back(entry)
-            charge_entries(batch)
-        parent.callbacks.clear()
-        parent.gate.unlock()
-        pay_back(parent, 0)
-        settle(parent)
 
     def fail_queued(self, error: BaseException) -> None:
         """End every batch that was never sent with `error`."""
@@ -641,7 +386,7 @@ cdef class DataPlane:
         for route in list(self.known.values()):
             partitions = ever_of(route.topic_)
             for i in range(partitions.size()):
-                self._fail_queue(partitions[i], FAILED, error, True)
+                fail_queue(partitions[i], FAILED, error, True)
 
     def abort(self, error: Callable[[], BaseException]) -> list:
         """After `stop`: end each batch that is left with an `error()`; a tuple for each, see DESIGN.md."""
@@ -656,47 +401,10 @@ cdef class DataPlane:
         for route in list(self.known.values()):   # the control thread may still learn of topics
             partitions = ever_of(route.topic_)
             for i in range(partitions.size()):
-                self._abort_partition(partitions[i], error, left)
+                abort_partition(partitions[i], error, left)
         self.take_events()   # nobody will decide any more; they hold batches
         drop_all_spare(self.core)
         return left
-
-    cdef int _abort_partition(self, Partition* partition, error, list left) except -1:
-        cdef vector[Batch*] gone
-        cdef Batch* batch
-        cdef size_t i
-        cdef bint claimed
-        lock_detached(&partition.gate)
-        gone.insert(gone.end(), partition.in_flight.begin(), partition.in_flight.end())
-        gone.insert(gone.end(), partition.parked.begin(), partition.parked.end())
-        stable_sort(gone.begin(), gone.end(), &by_ordinal)
-        for i in range(partition.queue.size()):
-            partition.queue[i].accepts = False
-            gone.push_back(partition.queue[i])
-        partition.in_flight.clear()
-        partition.parked.clear()
-        partition.queue.clear()
-        partition.queue_length.store(0)
-        partition.gate.unlock()
-        topic, number = <object>partition.topic_partition
-        for i in range(gone.size()):
-            batch = gone[i]
-            claimed = not batch.ended
-            batch.ended = True
-            if claimed:
-                batch.maybe_written = batch.unknown or (batch.reached and batch.attempts > 0)
-                batch.leader = partition.leader.load()
-                batch.elapsed_ms = (now_ns() - batch.created) / 1e6
-                mine = failures.with_history(error(), topic, number, history_of(batch, batch.elapsed_ms))
-                mine.maybe_written = batch.maybe_written
-                left.append((topic, number, batch.codec if batch.sealed else 0,
-                             PyBytes_FromStringAndSize(<char*>batch.data, batch.used), batch.base_timestamp,
-                             batch.count, batch.maybe_written))
-                self._end(batch, FAILED, mine, None)
-            else:
-                free_body(batch)
-                release_held(batch)
-        return 0
 
     # --- Waiting ---
 
@@ -735,57 +443,7 @@ cdef class DataPlane:
 
     def counters(self) -> dict:
         """Totals of the whole producer; the names are in DESIGN.md."""
-        cdef Core* core = self.core
-        cdef Totals totals
-        cdef size_t due, memory
-        result = self._append_counters()
-        core.gate.lock()
-        totals = core.totals
-        due = core.due.size()
-        core.totals.batch_size_max = core.totals.queue_time_max = 0
-        core.totals.request_size_max = core.totals.latency_max = core.totals.throttle_max = 0
-        core.gate.unlock()
-        core.pool_gate.lock()
-        memory = core.charged
-        core.pool_gate.unlock()
-        result.update({
-            "batches_sent": totals.batches_sent, "batch_bytes": totals.batch_bytes,
-            "batch_size_max": totals.batch_size_max, "uncompressed_bytes": totals.uncompressed_bytes,
-            "compressed_bytes": totals.compressed_bytes, "records_sent": totals.records_sent,
-            "records_acked": totals.records_acked, "records_failed": totals.records_failed,
-            "records_retried": totals.records_retried, "queue_time_ms": totals.queue_time,
-            "queue_time_max_ms": totals.queue_time_max, "connections_opened": totals.connections_opened,
-            "connections_closed": totals.connections_closed, "callbacks_waiting": <double>due,
-            "memory_used": <double>memory, "request_size_max": totals.request_size_max,
-            "latency_max_ms": totals.latency_max, "throttle_max_ms": totals.throttle_max,
-            "connections": totals.connections_opened - totals.connections_closed,
-        })
-        result["records_queued"] = result["records_appended"] - totals.records_ended
-        result["bytes_queued"] = result["record_bytes"] - totals.bytes_ended
-        nodes = self._node_counters(False)
-        for name in ("requests", "responses", "request_bytes", "response_bytes", "latency_ms", "throttle_ms"):
-            result[name] = sum(node[name] for node in nodes.values())
-        result["requests_in_flight"] = sum(node["in_flight"] for node in nodes.values())
-        return result
-
-    cdef dict _append_counters(self):
-        """What senders count, in their partitions."""
-        cdef TopicRoute route
-        cdef vector[Partition*] partitions
-        cdef Partition* partition
-        cdef size_t i
-        cdef double records = 0, size = 0, largest = 0
-        for route in list(self.known.values()):
-            partitions = ever_of(route.topic_)
-            for i in range(partitions.size()):
-                partition = partitions[i]
-                lock_detached(&partition.gate)
-                records += partition.records_appended
-                size += partition.record_bytes
-                largest = max(largest, <double>partition.record_size_max)
-                partition.record_size_max = 0
-                partition.gate.unlock()
-        return {"records_appended": records, "record_bytes": size, "record_size_max": largest}
+        return counters_of(self.core, self.known)
 
     def stats(self) -> tuple:
         """All of it at one moment, and no maximum begins anew: see DESIGN.md."""
@@ -798,58 +456,11 @@ cdef class DataPlane:
 
     def topic_counters(self) -> dict:
         """Totals by topic; the names are in DESIGN.md."""
-        cdef TopicRoute route
-        cdef TopicTotals totals
-        result = {}
-        for name, route in list(self.known.items()):
-            self.core.gate.lock()
-            totals = route.topic_.totals
-            self.core.gate.unlock()
-            result[name] = {
-                "records_sent": totals.records_sent, "batch_bytes": totals.batch_bytes,
-                "uncompressed_bytes": totals.uncompressed_bytes, "compressed_bytes": totals.compressed_bytes,
-                "records_retried": totals.records_retried, "records_failed": totals.records_failed,
-                "batches_sent": totals.batches_sent, "largest_batch": totals.largest_batch,
-            }
-        return result
+        return topic_counters_of(self.core, self.known)
 
     def node_counters(self) -> dict:
         """Totals by broker; the names are in DESIGN.md."""
-        return self._node_counters(True)
-
-    cdef dict _node_counters(self, bint reset):
-        cdef vector[Outbox*] outboxes
-        cdef NodeTotals totals
-        cdef Outbox* outbox
-        cdef size_t i
-        cdef dict result = {}
-        self.core.gate.lock()
-        outboxes = self.core.outbox_list
-        self.core.gate.unlock()
-        for i in range(outboxes.size()):
-            outbox = outboxes[i]
-            self.core.gate.lock()
-            totals = outbox.totals
-            if reset:
-                outbox.totals.request_size_max = outbox.totals.latency_max = outbox.totals.throttle_max = 0
-            self.core.gate.unlock()
-            result[outbox.node] = {
-                "requests": totals.requests, "responses": totals.responses, "request_bytes": totals.request_bytes,
-                "request_size_max": totals.request_size_max, "response_bytes": totals.response_bytes,
-                "latency_ms": totals.latency, "latency_max_ms": totals.latency_max,
-                "throttle_ms": totals.throttle, "throttle_max_ms": totals.throttle_max,
-                "in_flight": <double>outbox.unanswered.load(),
-            }
-        return result
-
-
-cdef vector[Partition*] ever_of(Topic* topic) noexcept nogil:
-    """A copy of the topic's partitions, vanished ones included: a loop over them may let the interpreter go, and then
-    they change. None of them is freed as long as the plane lives."""
-    cdef vector[Partition*] partitions = topic.partitions
-    partitions.insert(partitions.end(), topic.retired.begin(), topic.retired.end())
-    return partitions
-
+        return node_counters_of(self.core, True)
 
 cdef void drop_commands(Core* core) noexcept nogil:
     """Close the connections that were handed over too late for the I/O thread to take them."""

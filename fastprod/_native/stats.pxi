@@ -27,7 +27,7 @@ cdef tuple stats_of(DataPlane plane):
         "bytes_retried": totals.bytes_retried,
         "memory_used": <double>memory,
         "unread_failures": <double>core.unread.load(),
-    }, plane.topic_counters(), node_stats_of(plane)
+    }, topic_counters_of(core, plane.known), node_stats_of(plane)
 
 
 cdef tuple appended_of(DataPlane plane):
@@ -51,7 +51,7 @@ cdef dict node_stats_of(DataPlane plane):
     cdef uint64_t buckets[LATENCY_BUCKETS]
     cdef size_t i
     cdef int k
-    cdef dict counters = plane._node_counters(False)
+    cdef dict counters = node_counters_of(plane.core, False)
     cdef dict result = {}
     plane.core.gate.lock()
     outboxes = plane.core.outbox_list
