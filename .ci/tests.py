@@ -1,17 +1,21 @@
 """Run every check of the project, with the Python of the environment the package is installed in.
 
-The tests run against the installed package, from a directory without `fastprod/`. Lint and types come first, then the
-benchmarks once each, the instruction budgets where valgrind is installed, the codecs with `cramjam` alone and with
-liblz4 and libzstd linked (on a build of its own, for which their sources come from `pip`), the tests without
-kafka-python, the stress tests and hostile answers under sanitizers (on builds of their own), and the suite on the pure
-twin; the native run is the last, so that its summary line ends the output. A run of tests that fails does not keep the
-others from running: a closing line names what failed, and the exit status is 1. A test that was skipped or expected to
-fail is a failure unless it stands on the list in `.ci/allowed_skips.txt`, with its reason.
+The tests run against the installed package, from a directory without `fastprod/`. Lint and types come first. Then the
+benchmarks once each, the codecs with `cramjam` alone, the tests without kafka-python and the suite on the pure twin run
+in one process; beside it, in another, the codecs with liblz4 and libzstd linked (on a build of its own, for which their
+sources come from `pip`), the stress tests and hostile answers under sanitizers (on builds of their own), and the
+instruction budgets where valgrind is installed. The native run is the last, alone, so that nothing disturbs what
+measures and that its summary line ends the output. What concerns one twin only, or neither, is run with one of them.
+
+A run of tests that fails does not keep the others from running: a closing line names what failed, and the exit status
+is 1. A test that was skipped or expected to fail is a failure unless it stands on the list in `.ci/allowed_skips.txt`,
+with its reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -19,6 +23,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -135,32 +140,69 @@ def budgets(totals: dict[str, str]) -> None:
     totals["instruction budgets"] = f"{FAILED} with exit status {status}" if status else "see above"
 
 
+def beside(away: Path, totals: dict[str, str]) -> None:
+    """What compiles most of its time, and counts instructions, not seconds."""
+    if hasattr(os, "nice"):
+        os.nice(10)   # what runs at the same time looks at the clock
+    libraries = codec_libraries(away)
+    linked(away, libraries, totals)
+    sanitized("address and undefined", SANITIZED, totals, **libraries)
+    sanitized("thread", ["--only", "thread", SANITIZED[0], SANITIZED[2]], totals, **libraries)
+    budgets(totals)
+
+
+@contextlib.contextmanager
+def other_half(away: Path, totals: dict[str, str]) -> Iterator[None]:
+    """Have `beside` run in a process of its own, and show what it said at the end of the block."""
+    said = away / "beside.txt"
+    command = [PYTHON, __file__, "--beside"]
+    say(f"at the same time, shown later: {' '.join(command)}")
+    with said.open("w") as file:
+        other = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        yield
+        status = other.wait()
+    finally:
+        other.terminate()
+        other.wait()
+    text = said.read_text(errors="replace")
+    print(text, flush=True)
+    # Its last line sums it up.
+    totals["beside"] = (f"{FAILED}: " if status else "") + text.strip().rpartition("\n")[2]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--no-lint", action="store_true", help="leave out ruff, mypy and cython-lint")
+    parser.add_argument("--beside", action="store_true", help="only what is run at the same time as the pure suite")
     parser.add_argument("tests", nargs="*", help="run only these test files or folders, native and pure")
     arguments = parser.parse_args()
     chosen = [str(Path(test).resolve()) for test in arguments.tests] or [str(TESTS)]
     totals: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         away = Path(folder)
-        if not arguments.no_lint:
-            lint()
-        if not arguments.tests:
-            suite("benchmarks once", away, [str(ROOT / "benchmarks"), "--benchmark-disable"], totals)
-            budgets(totals)
-            suite("cramjam alone", away, CODECS, totals, FASTPROD_TEST_HIDE="lz4,zstandard")
-            suite("without kafka-python", away, DROP_IN, totals, FASTPROD_TEST_HIDE="kafka")
-            libraries = codec_libraries(away)
-            linked(away, libraries, totals)
-            sanitized("address and undefined", SANITIZED, totals, **libraries)
-            sanitized("thread", ["--only", "thread", SANITIZED[0], SANITIZED[2]], totals, **libraries)
-        suite("pure", away, [*chosen, "-m", "not native_only"], totals, FASTPROD_BACKEND="pure")
-        say("so far: " + "; ".join(f"{what}: {outcome}" for what, outcome in totals.items()))
-        suite("native", away, [*chosen, "-p", "no:cacheprovider"], totals, FASTPROD_BACKEND="native")
+        pure = [*chosen, "-m", "not native_only"]
+        if arguments.beside:
+            beside(away, totals)
+        else:
+            if not arguments.no_lint:
+                lint()
+            if arguments.tests:
+                suite("pure", away, pure, totals, FASTPROD_BACKEND="pure")
+            else:
+                with other_half(away, totals):
+                    suite("benchmarks once", away, [str(ROOT / "benchmarks"), "--benchmark-disable"], totals)
+                    suite("cramjam alone", away, CODECS, totals, FASTPROD_TEST_HIDE="lz4,zstandard")
+                    suite("without kafka-python", away, DROP_IN, totals, FASTPROD_TEST_HIDE="kafka")
+                    suite("pure", away, pure, totals, FASTPROD_BACKEND="pure")
+            say("so far: " + "; ".join(f"{what}: {outcome}" for what, outcome in totals.items()))
+            native = [*chosen, "-m", "not pure_only", "-p", "no:cacheprovider"]
+            suite("native", away, native, totals, FASTPROD_BACKEND="native")
     failed = [f"{what} {outcome}" for what, outcome in totals.items() if outcome.startswith(FAILED)]
     if failed:
         sys.exit("; ".join(failed))
+    if arguments.beside:
+        print("; ".join(f"{what}: {outcome}" for what, outcome in totals.items()))
 
 
 if __name__ == "__main__":

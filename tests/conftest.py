@@ -48,6 +48,7 @@ hypothesis.settings.load_profile("patient")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "native_only: needs the compiled twin, or no twin; run once, with it")
+    config.addinivalue_line("markers", "pure_only: about the Python twin, whichever is loaded; run once, with it")
     import fastprod
 
     wanted = os.environ.get("FASTPROD_BACKEND")

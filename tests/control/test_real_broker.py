@@ -13,11 +13,18 @@ from fastprod.testing import KafkaBroker
 from .conftest import MakeSender
 
 
-@pytest.fixture
-def own_broker() -> Iterator[KafkaBroker]:
-    """A broker that a test may stop and kill."""
+@pytest.fixture(scope="module")
+def _own_broker() -> Iterator[KafkaBroker]:
     with KafkaBroker() as broker:
         yield broker
+
+
+@pytest.fixture
+def own_broker(_own_broker: KafkaBroker) -> KafkaBroker:
+    """A broker that a test may stop and kill."""
+    if not _own_broker.is_running():
+        _own_broker.start()
+    return _own_broker
 
 
 def test_bootstrap_resolve_send_close(sender: MakeSender, kafka_broker: KafkaBroker) -> None:

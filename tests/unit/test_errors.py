@@ -19,6 +19,8 @@ from fastprod import errors
 from fastprod.errors.broker_table import BROKER_ERRORS
 from fastprod.errors.table import ALIASES, CLIENT_ERRORS
 
+pytestmark = pytest.mark.native_only
+
 ROWS = {row.name: row for row in (*CLIENT_ERRORS, *BROKER_ERRORS)}
 CLASS_NAMES = [*ROWS, *ALIASES]
 CODES = [row.code for row in BROKER_ERRORS]

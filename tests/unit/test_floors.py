@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.native_only
+
 # Longest prefix wins. The floors are told in DESIGN.md.
 FLOORS = {
     "fastprod.errors": 0, "fastprod.types": 0, "fastprod.stats": 0, "fastprod.diagnosis": 0, "fastprod._version": 0,

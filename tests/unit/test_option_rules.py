@@ -12,6 +12,8 @@ from fastprod import errors
 from fastprod.addresses import Address, parse_servers
 from fastprod.config import load
 
+pytestmark = pytest.mark.native_only
+
 
 def refused(match: str, **given: Any) -> str:
     """Check that these options are refused, naming what `match` says; return the text."""

@@ -19,6 +19,8 @@ from fastprod.protocol import versions
 from fastprod.protocol.schema import ZERO_UUID, api_of
 from fastprod.protocol.versions import Api
 
+pytestmark = pytest.mark.native_only
+
 MESSAGES: list[type] = [
     protocol.ApiVersionsRequest,
     protocol.ApiVersionsResponse,

@@ -11,6 +11,8 @@ from test_protocol import every_version, kio_class, kio_response, values_of
 from fastprod import errors, protocol
 from fastprod.protocol.api_versions import ApiVersionsResponse
 
+pytestmark = pytest.mark.native_only
+
 UNSUPPORTED_VERSION = 35
 
 

@@ -9,6 +9,8 @@ from fastprod.protocol import api_versions, versions
 from fastprod.protocol.api_versions import ApiVersion, ApiVersionsResponse
 from fastprod.protocol.versions import Api, VersionRange, is_offered, negotiate
 
+pytestmark = pytest.mark.native_only
+
 APIS = {name: value for name, value in vars(versions).items() if isinstance(value, Api)}
 
 # What brokers announce: Produce, Metadata, FindCoordinator, ApiVersions, InitProducerId,

@@ -25,6 +25,8 @@ from pure_rig import (
 
 from fastprod import _pure, errors
 
+pytestmark = pytest.mark.pure_only
+
 broker = pytest.fixture(name="broker")(running_broker)
 rig = pytest.fixture(name="rig")(rigs)
 

@@ -14,6 +14,8 @@ from pure_rig import TOPIC, Answer, Broker, Rig, Sent, eventually, rigs, running
 
 from fastprod import _pure, errors
 
+pytestmark = pytest.mark.pure_only
+
 broker = pytest.fixture(name="broker")(running_broker)
 rig = pytest.fixture(name="rig")(rigs)
 

@@ -24,6 +24,8 @@ from fastprod import _pure
 from fastprod._pure import layout, record_batch
 from fastprod._pure.crc32c import FOLDS
 
+pytestmark = pytest.mark.pure_only
+
 GOLDEN_A = bytes.fromhex(
     "00000000000000000000003affffffff02e99b8dd80000000000000000018bcfe568000000018bcfe56800"
     "ffffffffffffffffffffffffffff0000000110000000026b027600"

@@ -87,6 +87,7 @@ def test_commands_it_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(option in helped for option in re.findall(r"--\w+", text))
 
 
+@pytest.mark.native_only
 def test_its_program_with_a_broker_runs(
     capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
 ) -> None:
@@ -96,6 +97,7 @@ def test_its_program_with_a_broker_runs(
     assert re.fullmatch(r"\[.*orders-0.*\.log.*\]\n", capsys.readouterr().out)
 
 
+@pytest.mark.native_only
 def test_its_program_with_a_cluster_runs(record_property: Callable[[str, object], None]) -> None:
     record_property("real_broker", "yes")
     (program,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "proxied=True" in block]

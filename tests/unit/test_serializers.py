@@ -19,6 +19,8 @@ from fastprod.serializers import (
     function_of,
 )
 
+pytestmark = pytest.mark.native_only
+
 
 def call(serializer: object, data: Any, headers: list[tuple[str, bytes]] | None = None) -> Any:
     function = function_of("value_serializer", serializer)
