@@ -75,6 +75,7 @@ def test_it_survives_being_killed_with_its_data(broker: KafkaBroker) -> None:
     assert read_compressed(broker, "killed", 3) == [b"before", b"ours", b"meanwhile"]
 
 
+@pytest.mark.native_only
 def test_it_can_be_stopped_and_paused(broker: KafkaBroker) -> None:
     broker.create_topic("stopped")
     produce(broker, "stopped", [b"one"])

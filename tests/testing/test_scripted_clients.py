@@ -18,6 +18,7 @@ RELEASES = {"2.1": 7, "2.4": 8, "3.3": 9, "4.0": 12, "4.3": 13}
 VALUES = [b"%d" % number for number in range(200)]
 
 
+@pytest.mark.native_only
 class TestOtherClients:
     """Records arrive, offsets are told, and the log is what was sent."""
 

@@ -19,6 +19,8 @@ from raw_client import RawClient, batch, client, record
 
 from fastprod.testing import Api, KafkaBroker, ScriptedBroker
 
+pytestmark = pytest.mark.native_only
+
 Rows = Callable[[RawClient, str], list[Any]]
 _numbers = itertools.count(1)
 HOUR_MS = 3_600_000

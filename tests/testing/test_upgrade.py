@@ -76,6 +76,7 @@ def command_line(pid: int) -> str:
         return file.read()
 
 
+@pytest.mark.native_only
 def test_what_cannot_read_the_data_is_refused() -> None:
     with KafkaBroker() as broker:
         broker.stop()
