@@ -633,15 +633,15 @@ cdef class DataPlane:
         pay_back(parent, 0)
         settle(parent)
 
-    def fail_queued(self, error: BaseException) -> None:
-        """End every batch that was never sent with `error`."""
+    def fail_queued(self, error: BaseException, *, bint sent=False) -> None:
+        """End every batch that was never sent with `error`; `sent`: those that wait to be sent again, too."""
         cdef TopicRoute route
         cdef vector[Partition*] partitions
         cdef size_t i
         for route in list(self.known.values()):
             partitions = ever_of(route.topic_)
             for i in range(partitions.size()):
-                self._fail_queue(partitions[i], FAILED, error, True)
+                self._fail_queue(partitions[i], FAILED, error, not sent)
 
     def abort(self, error: Callable[[], BaseException]) -> list:
         """After `stop`: end each batch that is left with an `error()`; a tuple for each, see DESIGN.md."""

@@ -194,6 +194,8 @@ PURE: list[Mutation] = [
              "test_in_flight: test_epoch_exhaustion"),
     Mutation(60, "control/verdict.py", "Action.FATAL if rules.idempotent else Action.FAIL", "Action.FAIL",
              "test_in_flight: test_fatal_vs_not_fatal"),
+    Mutation(60, "control/producer.py", "fail_queued(error, sent=True)", "fail_queued(error)",
+             "test_in_flight: test_fatal_vs_not_fatal_for_those_that_wait"),
     Mutation(60, "control/verdict.py", "_TABLE.get(facts.error_code, _FAIL)", "_TABLE.get(facts.error_code, _FATAL)",
              "test_in_flight: test_fatal_vs_not_not and not [10]"),
     Mutation(74, "control/connection.py", "        if answer.retry_with is not None:", "        if False:",
