@@ -172,6 +172,11 @@ def test_out_of_order_responses(two: ScriptedBroker, make: Make, code: int) -> N
     assert offsets([first, second]) == [1, 2]
     assert two.values("t") == [b"first", b"1", b"2"]
     assert {each.epoch for each in two.log("t")} == {0}
+    # The later of the two is what the next one has to follow: refused, that one is not early but needs an epoch.
+    two.by_hand = False
+    two.on_produce(times=1).refuse(45)
+    assert offsets(send(made, b"3")) == [3]
+    assert two.log("t")[-1].stamp == (ID, 1, 0)
 
 
 def test_duplicate_is_success(broker: ScriptedBroker, make: Make) -> None:
