@@ -151,6 +151,7 @@ cdef enum:
     OUT_OF_ORDER = 4  # strict_order, behind a failed batch
     VANISHED = 5      # its partition is gone
     SPLIT = 6         # its records live on in children
+    BY_HAND = 8       # as FAILED; FutureRecordMetadata.failure()
     INHERITED = 7     # never stored: what a batch looks like that was on its way when this process was forked
 
 # Round trips are counted in buckets that grow with them, eight to a doubling: the first 16 are a microsecond wide, the
@@ -182,6 +183,8 @@ cdef enum:
     ORDINAL_SPAN_BITS = 32
     # A broker recognizes a producer's last five batches in a partition when they come again (KIP-98).
     BATCHES_REMEMBERED = 5
+    # More references than a batch has records.
+    LENT = 1 << 30
     SIZE_CLASS_MIN = 1024
     STICKY_QUANTUM = 16384
     RETRIES_UNBOUNDED = 2147483647
@@ -308,7 +311,8 @@ cdef cppclass Child:
 
 
 cdef cppclass Batch:
-    atomic[int] refs
+    atomic[int] refs           # while it accepts records: and LENT, from which each append takes one
+    int32_t lent               # so many of them were taken
     atomic[int] outcome
     atomic[int] waiters
     Core* core
@@ -526,6 +530,7 @@ cdef cppclass Core:
     size_t batch_size
     size_t memory_limit
     size_t max_request_size
+    size_t record_limit             # the smaller of the two
     size_t receive_max
     int64_t linger
     int64_t max_block

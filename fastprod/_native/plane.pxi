@@ -19,6 +19,9 @@ cdef class DataPlane:
     cdef bint aborted
     cdef dict troubles         # why brokers cannot be used just now, by node id; None: why nothing may leave
     cdef readonly dict routes
+    # What the last look-up there was given and found: mostly the same topic, the very same str, is asked for again.
+    cdef object recent_topic
+    cdef TopicRoute recent_route
     cdef public object engine
 
     def __cinit__(self, options, event_fd: int):
@@ -32,6 +35,7 @@ cdef class DataPlane:
         self.known = {}
         self.troubles = {}
         self.routes = {}
+        self.recent_topic = self.troubles   # nobody's topic
         self.engine = None
         self.compress = options.compress
         core.client_id = options.client_id.encode()
@@ -41,6 +45,7 @@ cdef class DataPlane:
         core.batch_size = options.batch_size
         core.memory_limit = options.buffer_memory
         core.max_request_size = options.max_request_size
+        core.record_limit = min(core.max_request_size, core.memory_limit)
         core.receive_max = options.receive_message_max_bytes
         core.linger = <int64_t>(options.linger_ms * 1e6)
         core.max_block = <int64_t>(options.max_block_ms * 1e6)
@@ -265,7 +270,7 @@ cdef class DataPlane:
             if unsent_only and batch.attempts:
                 kept += 1
                 continue
-            batch.accepts = False
+            refuse_records(batch)
             batch.ended = True
             batch.maybe_written = batch.unknown
             gone.push_back(batch)
@@ -296,6 +301,7 @@ cdef class DataPlane:
     def forget_topic(self, topic: str) -> None:
         """Take an idle topic out of `routes`; `set_topic` brings it back as it was."""
         self.routes.pop(topic, None)
+        self.recent_topic = self.troubles
 
     def reset_topic(self, topic: str) -> None:
         """The topic was deleted and created again: its partitions go on under a newer epoch, in which sequences
@@ -671,7 +677,7 @@ cdef class DataPlane:
         gone.insert(gone.end(), partition.parked.begin(), partition.parked.end())
         stable_sort(gone.begin(), gone.end(), &by_ordinal)
         for i in range(partition.queue.size()):
-            partition.queue[i].accepts = False
+            refuse_records(partition.queue[i])
             gone.push_back(partition.queue[i])
         partition.in_flight.clear()
         partition.parked.clear()

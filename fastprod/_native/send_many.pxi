@@ -177,6 +177,7 @@ cdef inline void take_fields(const Fields* fields, Py_ssize_t index, Record* rec
         begin = fields.header_ends[index - 1] if index else 0
         record.headers += begin
         record.headers_size = fields.header_ends[index] - begin
+    frame(record)
 
 
 cdef int32_t largest(const vector[int32_t]& sizes) noexcept nogil:
@@ -208,24 +209,22 @@ cdef int check_contents(Placement placement) except -1:
 
 cdef int check_bounds(Core* core, Call call) except -1:
     cdef Placement placement = call.placement
-    cdef size_t limit = min(core.max_request_size, core.memory_limit), bound
+    cdef size_t bound
     cdef Record record
     cdef Fields fields
     cdef Py_ssize_t i
     record.key_size = largest(placement.key_sizes)
     record.value_size = largest(placement.value_sizes)
     record.headers_size = call.headers.size()   # of one, or of all together
-    if record_upper_bound(&record) <= limit:
+    frame(&record)
+    if record_upper_bound(&record) <= core.record_limit:
         return 0
     fields = fields_of(call)
     for i in range(placement.count):
         take_fields(&fields, i, &record)
         bound = record_upper_bound(&record)
-        if bound <= limit:
-            continue
-        if bound > core.max_request_size:
-            raise failures.of_record(i, failures.record_too_large(placement.topic, bound, core.max_request_size))
-        raise failures.of_record(i, failures.record_exceeds_buffer(placement.topic, bound, core.memory_limit))
+        if bound > core.record_limit:
+            raise failures.of_record(i, over_limit(core, placement.topic, bound))
     return 0
 
 
@@ -322,7 +321,7 @@ cdef int32_t target_of(ProducerBase self, TopicRoute route, Call call, Py_ssize_
             return number
     if self.mode == C_CUSTOM:
         return ask(self, route, call, index, record)
-    chosen = self.chosen(route.topic_, record, &sticky)
+    chosen = chosen_partition(self.mode, route.topic_, record, &sticky)
     return STICKY_TARGET if sticky else chosen
 
 
