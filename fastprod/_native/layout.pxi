@@ -36,6 +36,12 @@ cdef extern from "<mutex>" namespace "std" nogil:
     cppclass unique_lock[T]:
         unique_lock(T&) noexcept
 
+cdef extern from "latch.h" nogil:
+    cppclass latch "fp_latch":
+        void lock() noexcept
+        cbool try_lock() noexcept
+        void unlock() noexcept
+
 cdef extern from "<chrono>" namespace "std::chrono" nogil:
     cppclass nanoseconds:
         nanoseconds(int64_t)
@@ -216,7 +222,7 @@ cdef inline int64_t wall_ms() noexcept nogil:
     return as_nanoseconds(system_now().time_since_epoch()).count() // 1000000
 
 
-cdef inline void lock_detached(mutex* gate) noexcept:
+cdef inline void lock_detached(latch* gate) noexcept:
     """Take a lock from a thread that holds the interpreter. It is never waited for, nor is the interpreter waited
     for while holding it: the I/O thread must not stand still because some Python thread computes."""
     while not gate.try_lock():
@@ -364,14 +370,14 @@ cdef cppclass Batch:
     PyObject* error            # owned
     PyObject* record_errors    # owned dict or NULL
     PyObject* value            # owned: what a future was given by hand (FutureRecordMetadata.success)
-    mutex gate                 # guards callbacks, error and changes of callback_state
+    latch gate                 # guards callbacks, error and changes of callback_state
     atomic[int] callback_state
     vector[CallbackEntry] callbacks
     vector[Child] children     # written before outcome becomes SPLIT
 
 
 cdef cppclass Partition:
-    mutex gate
+    latch gate
     Topic* topic
     int32_t index
     atomic[int] leader

@@ -136,8 +136,9 @@ cdef class DataPlane:
             return
         self.io = NULL
         # Who looked at `stopping` before waits now, or has given its batch; and nobody gives one any more.
-        lock_detached(&self.core.compress_gate)
-        self.core.compress_gate.unlock()
+        with nogil:
+            self.core.compress_gate.lock()
+            self.core.compress_gate.unlock()
         self.core.compress_more.notify_all()
         with nogil:
             io.join()
