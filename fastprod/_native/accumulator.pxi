@@ -426,7 +426,7 @@ cdef cbool grow(Batch* batch, size_t needed) noexcept nogil:
 
 
 cdef inline void close_tail(Batch* batch) noexcept nogil:
-    batch.accepts = False
+    refuse_records(batch)
     batch.full = True
     if batch.codec and batch.core.compress == NULL and batch.used > COMPRESS_HERE:
         give_to_compressors(batch.core, batch)
@@ -473,13 +473,13 @@ cdef inline int put_in(Partition* partition, Batch* batch, Record* record) noexc
     return APPENDED
 
 
-cdef inline int try_append(Partition* partition, Record* record, Batch** into, int32_t* index) noexcept nogil:
+cdef inline int try_append(Partition* partition, Record* record, Batch** into, uint32_t* index) noexcept nogil:
     """Append to the tail batch if there is one with room. The partition's lock is held."""
     cdef Batch* batch = open_tail(partition)
     if batch == NULL or put_in(partition, batch, record) == NO_ROOM:
         return NO_ROOM
-    index[0] = batch.count - 1
-    retain(batch)   # for the future
+    index[0] = <uint32_t>(batch.count - 1)
+    batch.lent += 1   # for the future
     into[0] = batch
     return APPENDED
 
@@ -489,7 +489,7 @@ cdef void open_batch(Partition* partition, Batch* batch) noexcept nogil:
     cdef Core* core = partition.topic.core
     batch.created = now_ns()
     batch.limit = partition_limit(core, partition.topic)
-    batch.accepts = True
+    accept_records(batch)
     core.done_gate.lock()
     batch.flush_epoch = core.flush_epoch
     core.incomplete[batch.flush_epoch] += 1
@@ -529,7 +529,7 @@ cdef inline cbool sticky_should_move(Topic* topic) noexcept nogil:
 
 
 cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sticky, int64_t* budget,
-                Batch** into, int32_t* index) except -1:
+                Batch** into, uint32_t* index) except -1:
     """Append one record; waits for memory for `budget` ns at most, all tries together. MOVED_ON: choose again, because
     the sticky slot moved or the partition vanished."""
     cdef Core* core = plane.core

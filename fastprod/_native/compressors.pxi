@@ -77,6 +77,6 @@ cdef cbool waits_for_compressor(Core* core, Batch* batch) noexcept nogil:
     if batch.compressing.load(memory_order_relaxed) == NOT_GIVEN and core.compressed_here + batch.used <= COMPRESS_HERE:
         core.compressed_here += batch.used
         return False
-    batch.accepts = False
+    refuse_records(batch)
     give_to_compressors(core, batch)
     return True

@@ -65,6 +65,7 @@ cdef enum:
     OUT_OF_ORDER = 4  # strict_order, behind a failed batch
     VANISHED = 5      # its partition is gone
     SPLIT = 6         # its records live on in children
+    BY_HAND = 8       # as FAILED; FutureRecordMetadata.failure()
     INHERITED = 7     # never stored: what a batch looks like that was on its way when this process was forked
 
 # Round trips are counted in buckets that grow with them, eight to a doubling: the first 16 are a microsecond wide, the
@@ -96,6 +97,8 @@ cdef enum:
     ORDINAL_SPAN_BITS = 32
     # A broker recognizes a producer's last five batches in a partition when they come again (KIP-98).
     BATCHES_REMEMBERED = 5
+    # More references than a batch has records.
+    LENT = 1 << 30
     SIZE_CLASS_MIN = 1024
     STICKY_QUANTUM = 16384
     RETRIES_UNBOUNDED = 2147483647

@@ -7,13 +7,15 @@ from cpython.tuple cimport PyTuple_SET_ITEM
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
-        pass
+        void (*tp_dealloc)(PyObject*) noexcept
+        unsigned long tp_flags
+    const unsigned long Py_TPFLAGS_HEAPTYPE
     object PyType_GenericAlloc(PyTypeObject* type, Py_ssize_t items)
+    object _PyObject_New(PyTypeObject* type)
+    void PyObject_Free(void* memory)
     object PyObject_CallOneArg(object function, object argument)
     PyObject* PyTuple_GET_ITEM(object row, Py_ssize_t at)
     Py_ssize_t Py_REFCNT(PyObject* thing)
-    void PyObject_GC_Track(PyObject* thing)
-    void PyObject_GC_UnTrack(PyObject* thing)
 
 cdef extern from *:
     """
@@ -39,6 +41,7 @@ cdef Batch* new_batch() noexcept nogil:
     cdef Batch* batch = new Batch()
     live_batches.fetch_add(1)
     batch.refs.store(1)
+    batch.lent = 0
     batch.outcome.store(PENDING)
     batch.waiters.store(0)
     batch.core = NULL
@@ -73,6 +76,20 @@ cdef Batch* new_batch() noexcept nogil:
 
 cdef inline void retain(Batch* batch) noexcept nogil:
     batch.refs.fetch_add(1, memory_order_relaxed)
+
+
+cdef inline void accept_records(Batch* batch) noexcept nogil:
+    """Make it the tail that appends go to. Each append takes a reference for its future out of what is put in store
+    here, which costs no atomic step; what is left goes back when it takes no more (`refuse_records`)."""
+    batch.refs.fetch_add(LENT, memory_order_relaxed)
+    batch.accepts = True
+
+
+cdef inline void refuse_records(Batch* batch) noexcept nogil:
+    """No appends any more. The partition's lock is held, and somebody has a reference."""
+    if batch.accepts:
+        batch.accepts = False
+        batch.refs.fetch_sub(LENT - batch.lent, memory_order_acq_rel)
 
 
 cdef inline cbool is_inherited(Batch* batch) noexcept nogil:
@@ -323,8 +340,6 @@ cdef object failure_of(Batch* batch, int32_t index):
             return chosen
     if batch.error != NULL:
         return <object>batch.error
-    if batch.partition == NULL:
-        return None   # ended by hand, with None
     topic, number = <object>batch.partition.topic_partition
     if outcome == INHERITED:
         return failures.inherited(topic, number)
@@ -481,7 +496,9 @@ cdef Batch* detached(int outcome, value) except NULL:
     cdef Batch* batch = new_batch()
     batch.outcome.store(outcome)
     batch.callback_state.store(CALLBACKS_FINISHED)
+    Py_INCREF(value)
     if outcome == SUCCEEDED:
-        Py_INCREF(value)
         batch.value = <PyObject*>value
+    else:
+        batch.error = <PyObject*>value
     return batch

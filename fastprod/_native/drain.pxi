@@ -154,7 +154,7 @@ cdef Batch* leaving(Core* core, Partition* partition, Outbox* outbox, int64_t no
     partition.queue.erase(partition.queue.begin() + place)
     partition.queue_length.store(<int>partition.queue.size(), memory_order_relaxed)
     note_fill(core, partition, batch)
-    batch.accepts = False
+    refuse_records(batch)
     batch.reached = False
     batch.in_request = True
     batch.attempts += 1

@@ -52,7 +52,7 @@ cdef int fail_queue(Partition* partition, int outcome, error, bint unsent_only) 
         if unsent_only and batch.attempts:
             kept += 1
             continue
-        batch.accepts = False
+        refuse_records(batch)
         batch.ended = True
         batch.maybe_written = batch.unknown
         gone.push_back(batch)
@@ -79,7 +79,7 @@ cdef int abort_partition(Partition* partition, error, list left) except -1:
     gone.insert(gone.end(), partition.parked.begin(), partition.parked.end())
     stable_sort(gone.begin(), gone.end(), &by_ordinal)
     for i in range(partition.queue.size()):
-        partition.queue[i].accepts = False
+        refuse_records(partition.queue[i])
         gone.push_back(partition.queue[i])
     partition.in_flight.clear()
     partition.parked.clear()

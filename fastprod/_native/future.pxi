@@ -1,8 +1,22 @@
 # What send returns: the outcome of one record, looked at, waited for, told of. Its functions stand outside of the
 # class, which so has no table of methods, eight bytes a record.
 
+from weakref import ref as weak_reference
+
+from cpython.exc cimport PyErr_Fetch, PyErr_Restore
+
+
+cdef union Told:
+    int64_t timestamp      # of a record that has not failed
+    PyObject* error        # an owned weak reference to what it failed with
+
+cdef enum:
+    # `place` of a future: the record's index in its batch, below these bits.
+    HAS_ERROR = 1 << 30      # `error` is there, instead of `timestamp`
+    IS_READ = 1 << 31        # who looks at the failure has been counted, or will be: an errback reads it
+
+
 @cython.final
-@cython.freelist(8)   # with a callback a record, each is dropped at once
 cdef class FutureRecordMetadata:
     """What `send` returns: the outcome of one record.
 
@@ -10,17 +24,14 @@ cdef class FutureRecordMetadata:
     record order on the producer's network thread, or at once, on the registering thread, when the record's batch is
     done. The future keeps the outcome of its batch, never its bytes.
     """
+    # 48 bytes with the object's head: programs keep millions of these. So nothing in it is for the garbage collector,
+    # which would take a third more, and what only one of two states needs shares its room.
     cdef Batch* batch
-    cdef Facts facts
-    cdef bint watched   # an errback is registered: it reads the failure
-    # What this future failed with. An exception that is raised gets the frames it passed through, and those mostly
-    # hold this very future: a ring that only the garbage collector breaks. It sees no batches, so the exception must
-    # be the future's own, not the batch's, and the future tracked; but only from now on, as few futures ever fail.
-    cdef object error
+    cdef Told told
+    cdef uint32_t place
+    cdef int32_t key_size, value_size, header_size
 
     def __cinit__(self):
-        PyObject_GC_UnTrack(<PyObject*>self)
-        self.batch = NULL
         if COUNT_FUTURES:
             live_futures.fetch_add(1, memory_order_relaxed)
 
@@ -28,17 +39,13 @@ cdef class FutureRecordMetadata:
         raise TypeError("FutureRecordMetadata is made by KafkaProducer.send()")
 
     def __dealloc__(self):
-        if COUNT_FUTURES:
-            live_futures.fetch_sub(1, memory_order_relaxed)
-        if self.batch != NULL:
-            release_held(self.batch)
+        empty_future(self.batch, self.place, self.told.error)
 
     @staticmethod
     def failed_with(topic: str, partition: int, error: BaseException) -> FutureRecordMetadata:
         """A future that has already failed with `error`."""
         cdef FutureRecordMetadata future = FutureRecordMetadata.__new__(FutureRecordMetadata)
-        future.batch = detached(FAILED, None)
-        keep(future, error)
+        future.batch = detached(FAILED, error)
         return future
 
     @property
@@ -56,7 +63,7 @@ cdef class FutureRecordMetadata:
 
     @property
     def exception(self):
-        """The error once failed, else None; always the same object."""
+        """The error once failed, else None; the same object for as long as somebody holds it."""
         cdef int32_t index
         cdef Batch* batch = leaf(self, &index)
         return own_failure(self, batch, index) if outcome_of(batch) > SUCCEEDED else None
@@ -93,7 +100,7 @@ cdef class FutureRecordMetadata:
             batch = awaited(self, timeout, deadline_after(timeout), &index)
         if outcome_of(batch) == SUCCEEDED:
             return metadata_of(self, batch, index)
-        raise own_failure(self, batch, index)
+        raise raised_failure(self, batch, index)
 
     def add_callback(self, function, /, *args, **kwargs):
         """Call `function(*args, record_metadata, **kwargs)` once the record is acknowledged. Returns the future."""
@@ -118,7 +125,7 @@ cdef class FutureRecordMetadata:
 
     def success(self, value):
         """End this future by hand with `value`; whatever becomes of the record no longer touches it."""
-        resolve(self, detached(SUCCEEDED, value), None)
+        resolve(self, detached(SUCCEEDED, value))
         return self
 
     def failure(self, error):
@@ -126,7 +133,7 @@ cdef class FutureRecordMetadata:
         mine = error() if isinstance(error, type) else error
         if not isinstance(mine, BaseException):
             raise failures.not_an_exception(error)
-        resolve(self, detached(FAILED, None), mine)
+        resolve(self, detached(BY_HAND, mine))
         return self
 
     def __repr__(self) -> str:
@@ -134,33 +141,107 @@ cdef class FutureRecordMetadata:
         return f"<FutureRecordMetadata {state}>"
 
 
+cdef inline FutureRecordMetadata new_future():
+    """One that is filled by whoever asked: no memory is cleared, and nothing is looked up."""
+    cdef FutureRecordMetadata future = <FutureRecordMetadata>_PyObject_New(<PyTypeObject*>FutureRecordMetadata)
+    if COUNT_FUTURES:
+        live_futures.fetch_add(1, memory_order_relaxed)
+    future.batch = NULL
+    future.place = 0
+    return future
+
+
+cdef inline void empty_future(Batch* batch, uint32_t place, PyObject* error) noexcept:
+    cdef PyObject* kind
+    cdef PyObject* value
+    cdef PyObject* trace
+    if COUNT_FUTURES:
+        live_futures.fetch_sub(1, memory_order_relaxed)
+    if place & HAS_ERROR:
+        Py_DECREF(<object>error)
+    if batch != NULL and batch.refs.fetch_sub(1, memory_order_acq_rel) == 1:
+        PyErr_Fetch(&kind, &value, &trace)   # it may run Python, and be run while an exception is on its way
+        destroy(batch)
+        PyErr_Restore(kind, value, trace)
+
+
+cdef void drop_future(PyObject* thing) noexcept:
+    """In place of what Cython writes, which puts an exception aside whether there is a reason to or not."""
+    empty_future((<FutureRecordMetadata>thing).batch, (<FutureRecordMetadata>thing).place,
+                 (<FutureRecordMetadata>thing).told.error)
+    PyObject_Free(thing)
+
+
+if not (<PyTypeObject*>FutureRecordMetadata).tp_flags & Py_TPFLAGS_HEAPTYPE:
+    (<PyTypeObject*>FutureRecordMetadata).tp_dealloc = drop_future
+
+
 cdef Batch* leaf(FutureRecordMetadata self, int32_t* index) except NULL:
     """The batch that decides its record now, and the record's place in there."""
     if self.batch == NULL:   # made by __new__ alone
         self.__init__()
-    index[0] = self.facts.index
+    index[0] = <int32_t>(self.place & ~(HAS_ERROR | IS_READ))
     return leaf_of(self.batch, index)
 
 
 cdef object metadata_of(FutureRecordMetadata self, Batch* batch, int32_t index):
-    cdef Facts facts = self.facts
-    facts.index = index
+    cdef Facts facts = facts_of(self, index)
     return new_metadata(batch, &facts)
 
 
-cdef void keep(FutureRecordMetadata self, error) noexcept:
-    self.error = error
-    PyObject_GC_Track(<PyObject*>self)
+cdef inline Facts facts_of(FutureRecordMetadata self, int32_t index) noexcept:
+    cdef Facts facts
+    facts.timestamp = self.told.timestamp
+    facts.index = index
+    facts.key_size = self.key_size
+    facts.value_size = self.value_size
+    facts.header_size = self.header_size
+    return facts
+
+
+# What a future failed with is its own copy of the batch's error, and it holds it weakly. An exception that is raised gets
+# the frames it passed through, and those mostly hold this very future: a ring that nobody would break. Who wants the
+# error once it is gone gets a new copy.
+
+cdef object error_held(FutureRecordMetadata self):
+    cdef PyObject* error
+    if not self.place & HAS_ERROR:
+        return None
+    return (<object>self.told.error)()
 
 
 cdef object own_failure(FutureRecordMetadata self, Batch* batch, int32_t index):
-    if self.error is None:
-        error = failures.own(failure_of(batch, index))
-        if self.error is None and error is not None:   # making it ran Python: another thread may have been faster
-            keep(self, error)
-            if not self.watched:
-                mark_read(batch, 1)
-    return self.error
+    error = error_held(self)
+    if error is not None or batch.outcome.load() == BY_HAND:
+        return failure_of(batch, index) if error is None else error
+    error = failures.own(failure_of(batch, index))
+    held = error_held(self)   # making it ran Python: another thread may have been faster
+    if held is not None:
+        return held
+    if not self.place & IS_READ:
+        self.place |= IS_READ
+        mark_read(batch, 1)
+    hold_weakly(self, error)
+    return error
+
+
+cdef object raised_failure(FutureRecordMetadata self, Batch* batch, int32_t index):
+    """The error to be raised. One that was given by hand is held by its batch, and so must not hold the future."""
+    error = own_failure(self, batch, index)
+    return failures.own(error) if batch.outcome.load() == BY_HAND else error
+
+
+cdef int hold_weakly(FutureRecordMetadata self, error) except -1:
+    cdef PyObject* old = self.told.error if self.place & HAS_ERROR else NULL
+    try:
+        reference = weak_reference(error)
+    except TypeError:   # an exception class of the user's
+        return 0
+    Py_INCREF(reference)
+    self.told.error = <PyObject*>reference
+    self.place |= HAS_ERROR
+    Py_XDECREF(old)
+    return 0
 
 
 cdef int64_t deadline_after(timeout) except? -1:
@@ -200,9 +281,9 @@ cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dic
     cdef Batch* batch
     if not callable(function):
         raise TypeError(f"a callback must be callable, not {type(function).__name__}: {function!r:.80}")
-    entry.facts = self.facts
+    entry.facts = facts_of(self, 0)
     entry.kind = kind
-    entry.reads = kind != 0 and not self.watched and self.error is None
+    entry.reads = kind != 0 and not self.place & IS_READ
     entry.function = <PyObject*>function
     extra = (args, kwargs) if args or kwargs else None
     entry.extra = NULL
@@ -235,13 +316,14 @@ cdef Batch* enlisted(FutureRecordMetadata self, CallbackEntry* entry) except? NU
             kept = True
         batch.gate.unlock()
         if kept:
-            self.watched = self.watched or entry.reads
+            if entry.reads:
+                self.place |= IS_READ
             return NULL
         if batch.outcome.load() != SPLIT:
             return batch
 
 
-cdef int resolve(FutureRecordMetadata self, Batch* outcome, error) except -1:
+cdef int resolve(FutureRecordMetadata self, Batch* outcome) except -1:
     cdef vector[CallbackEntry] mine
     cdef size_t i, kept = 0
     cdef int32_t index
@@ -265,9 +347,7 @@ cdef int resolve(FutureRecordMetadata self, Batch* outcome, error) except -1:
     batch.callbacks.resize(kept)
     batch.gate.unlock()
     self.batch = outcome
-    self.facts.index = 0
-    if error is not None:
-        keep(self, error)
+    self.place &= IS_READ
     for i in range(mine.size()):
         error = call_back(&mine[i], outcome, self, NULL)
         raised = error if raised is None else raised

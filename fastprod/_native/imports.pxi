@@ -36,6 +36,15 @@ cdef extern from "<mutex>" namespace "std" nogil:
     cppclass unique_lock[T]:
         unique_lock(T&) noexcept
 
+cdef extern from "wall_clock.h" nogil:
+    int64_t wall_ms "fp_wall_ms"() noexcept
+
+cdef extern from "latch.h" nogil:
+    cppclass latch "fp_latch":
+        void lock() noexcept
+        cbool try_lock() noexcept
+        void unlock() noexcept
+
 cdef extern from "<chrono>" namespace "std::chrono" nogil:
     cppclass nanoseconds:
         nanoseconds(int64_t)
@@ -46,7 +55,6 @@ cdef extern from "<chrono>" namespace "std::chrono" nogil:
 
     nanoseconds as_nanoseconds "std::chrono::duration_cast<std::chrono::nanoseconds>"(nanoseconds)
     time_point steady_now "std::chrono::steady_clock::now"()
-    time_point system_now "std::chrono::system_clock::now"()
 
 cdef extern from "<condition_variable>" namespace "std" nogil:
     cppclass condition_variable:
@@ -92,11 +100,7 @@ cdef inline int64_t now_ns() noexcept nogil:
     return as_nanoseconds(steady_now().time_since_epoch()).count()
 
 
-cdef inline int64_t wall_ms() noexcept nogil:
-    return as_nanoseconds(system_now().time_since_epoch()).count() // 1000000
-
-
-cdef inline void lock_detached(mutex* gate) noexcept:
+cdef inline void lock_detached(latch* gate) noexcept:
     """Take a lock from a thread that holds the interpreter. It is never waited for, nor is the interpreter waited
     for while holding it: the I/O thread must not stand still because some Python thread computes."""
     while not gate.try_lock():

@@ -227,7 +227,7 @@ cdef void expire_partition(Core* core, Partition* partition, int64_t now, int64_
             next_[0] = min(next_[0], batch.created + core.delivery_timeout)
             break
         partition.queue.pop_front()
-        batch.accepts = False
+        refuse_records(batch)
         over.push_back(batch)
         gone.push_back(batch)
         if batch.producer_id >= 0:

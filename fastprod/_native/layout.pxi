@@ -82,7 +82,8 @@ cdef cppclass Child:
 
 
 cdef cppclass Batch:
-    atomic[int] refs
+    atomic[int] refs           # while it accepts records: and LENT, from which each append takes one
+    int32_t lent               # so many of them were taken
     atomic[int] outcome
     atomic[int] waiters
     Core* core
@@ -134,14 +135,14 @@ cdef cppclass Batch:
     PyObject* error            # owned
     PyObject* record_errors    # owned dict or NULL
     PyObject* value            # owned: what a future was given by hand (FutureRecordMetadata.success)
-    mutex gate                 # guards callbacks, error and changes of callback_state
+    latch gate                 # guards callbacks, error and changes of callback_state
     atomic[int] callback_state
     vector[CallbackEntry] callbacks
     vector[Child] children     # written before outcome becomes SPLIT
 
 
 cdef cppclass Partition:
-    mutex gate
+    latch gate
     Topic* topic
     int32_t index
     atomic[int] leader
@@ -300,6 +301,7 @@ cdef cppclass Core:
     size_t batch_size
     size_t memory_limit
     size_t max_request_size
+    size_t record_limit             # the smaller of the two
     size_t receive_max
     int64_t linger
     int64_t max_block

@@ -15,8 +15,7 @@ cdef FutureRecordMetadata handle_of(Batch* batch, int32_t index):
     cdef FutureRecordMetadata handle = FutureRecordMetadata.__new__(FutureRecordMetadata)
     retain(batch)
     handle.batch = batch
-    handle.facts.index = index
-    handle.watched = True
+    handle.place = <uint32_t>index | IS_READ
     return handle
 
 
@@ -131,7 +130,7 @@ cdef class Placement:
     def watch(self, record: FutureRecordMetadata, function) -> bool:
         """Call `function` once that record has ended. False: it has, and nothing will be called."""
         cdef CallbackEntry entry
-        entry.facts = record.facts
+        entry.facts = facts_of(record, 0)
         entry.kind = 2
         entry.reads = False
         entry.function = <PyObject*>function

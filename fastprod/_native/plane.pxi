@@ -19,6 +19,9 @@ cdef class DataPlane:
     cdef bint aborted
     cdef dict troubles         # why brokers cannot be used just now, by node id; None: why nothing may leave
     cdef readonly dict routes
+    # What the last look-up there was given and found: mostly the same topic, the very same str, is asked for again.
+    cdef object recent_topic
+    cdef TopicRoute recent_route
     cdef public object engine
 
     def __cinit__(self, options, event_fd: int):
@@ -32,6 +35,7 @@ cdef class DataPlane:
         self.known = {}
         self.troubles = {}
         self.routes = {}
+        self.recent_topic = self.troubles   # nobody's topic
         self.engine = None
         self.compress = options.compress
         core.client_id = options.client_id.encode()
@@ -41,6 +45,7 @@ cdef class DataPlane:
         core.batch_size = options.batch_size
         core.memory_limit = options.buffer_memory
         core.max_request_size = options.max_request_size
+        core.record_limit = min(core.max_request_size, core.memory_limit)
         core.receive_max = options.receive_message_max_bytes
         core.linger = <int64_t>(options.linger_ms * 1e6)
         core.max_block = <int64_t>(options.max_block_ms * 1e6)
@@ -131,8 +136,9 @@ cdef class DataPlane:
             return
         self.io = NULL
         # Who looked at `stopping` before waits now, or has given its batch; and nobody gives one any more.
-        lock_detached(&self.core.compress_gate)
-        self.core.compress_gate.unlock()
+        with nogil:
+            self.core.compress_gate.lock()
+            self.core.compress_gate.unlock()
         self.core.compress_more.notify_all()
         with nogil:
             io.join()
@@ -215,6 +221,7 @@ cdef class DataPlane:
     def forget_topic(self, topic: str) -> None:
         """Take an idle topic out of `routes`; `set_topic` brings it back as it was."""
         self.routes.pop(topic, None)
+        self.recent_topic = self.troubles
 
     def reset_topic(self, topic: str) -> None:
         """The topic was deleted and created again: its partitions go on under a newer epoch, in which sequences
@@ -378,15 +385,15 @@ cdef class DataPlane:
         parked.let_go()
         wake(self.core)
 
-    def fail_queued(self, error: BaseException) -> None:
-        """End every batch that was never sent with `error`."""
+    def fail_queued(self, error: BaseException, *, bint sent=False) -> None:
+        """End every batch that was never sent with `error`; `sent`: those that wait to be sent again, too."""
         cdef TopicRoute route
         cdef vector[Partition*] partitions
         cdef size_t i
         for route in list(self.known.values()):
             partitions = ever_of(route.topic_)
             for i in range(partitions.size()):
-                fail_queue(partitions[i], FAILED, error, True)
+                fail_queue(partitions[i], FAILED, error, not sent)
 
     def abort(self, error: Callable[[], BaseException]) -> list:
         """After `stop`: end each batch that is left with an `error()`; a tuple for each, see DESIGN.md."""

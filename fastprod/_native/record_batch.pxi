@@ -17,6 +17,7 @@ cdef cppclass Record:
     int64_t value_size
     const unsigned char* headers     # encoded, with their count
     size_t headers_size
+    size_t framed                    # bytes of the three as they will lie in the record, see `frame`
     int64_t timestamp
 
 
@@ -35,15 +36,18 @@ cdef inline unsigned char* put_field(unsigned char* at, const unsigned char* dat
     return at
 
 
+cdef inline void frame(Record* record) noexcept nogil:
+    """Key, value and headers are there: count what they take. Nothing else of the record needs to be counted twice."""
+    record.framed = field_size(record.key_size) + field_size(record.value_size) + record.headers_size
+
+
 cdef inline size_t record_upper_bound(Record* record) noexcept nogil:
     """What the record takes at most in a batch of its own."""
-    return (BATCH_HEADER + RECORD_OVERHEAD + field_size(record.key_size) + field_size(record.value_size)
-            + record.headers_size)
+    return BATCH_HEADER + RECORD_OVERHEAD + record.framed
 
 
 cdef inline size_t record_body_size(Record* record, int64_t timestamp_delta, int32_t offset_delta) noexcept nogil:
-    return (1 + varint_size(timestamp_delta) + varint_size(offset_delta) + field_size(record.key_size)
-            + field_size(record.value_size) + record.headers_size)
+    return 1 + varint_size(timestamp_delta) + varint_size(offset_delta) + record.framed
 
 
 cdef inline unsigned char* put_record(unsigned char* at, Record* record, size_t body_size, int64_t timestamp_delta,
@@ -123,6 +127,16 @@ cdef class _Bytes:
             PyBuffer_Release(&self.buffer)
 
 
+cdef inline bint take_bytes(object data, const unsigned char** at, int64_t* size) noexcept:
+    """`point_at` for what is mostly given: bytes that a record can hold, or None. False: it is something else."""
+    if type(data) is bytes:
+        at[0] = <const unsigned char*>PyBytes_AS_STRING(data)
+        size[0] = PyBytes_GET_SIZE(data)
+        return size[0] <= INT32_MAX
+    size[0] = -1
+    return data is None
+
+
 cdef _Bytes point_at(object data, const unsigned char** at, int64_t* size):
     """Set `at` and `size` to the bytes of `data` (None: null); what it returns must live as long as they are used."""
     cdef _Bytes held
@@ -193,6 +207,7 @@ cdef class RecordBatchBuilder:
         encode_headers(headers, encoded)
         record.headers = encoded.data()
         record.headers_size = encoded.size()
+        frame(&record)
         delta = <int64_t>(<uint64_t>record.timestamp - <uint64_t>self.base_timestamp) if self.records else 0
         body_size = record_body_size(&record, delta, self.records)
         at = self.body.size()

@@ -1,7 +1,7 @@
 # Many records at once: a chunk of them is shared out over the partitions, and each is locked once for its own.
 
 cdef enum:
-    CHUNK = 2048             # records: what is gathered of them stays in the cache until it is encoded
+    CHUNK = 512             # records: what is gathered of them stays in the cache until it is encoded
     HOLD = 65536             # bytes encoded at most while a partition's lock is held
     STICKY_TARGET = -1
 

@@ -39,12 +39,6 @@ cdef inline int check_bytes(str what, data) except -1:
     return 0
 
 
-cdef inline int32_t item_size(data) except -2:
-    if type(data) is bytes:
-        return <int32_t>PyBytes_GET_SIZE(data)
-    return -1 if data is None else <int32_t>len(data)
-
-
 cdef inline Py_ssize_t index_of(value) except? -1:
     return PyNumber_AsSsize_t(value, OverflowError)
 
@@ -100,15 +94,15 @@ cdef class ProducerBase:
         cdef vector[unsigned char] encoded
         cdef FutureRecordMetadata future
         cdef TopicRoute route
-        cdef PyObject* found
+        cdef DataPlane plane = self.plane
         cdef Partition* target
-        cdef int64_t budget, began
+        cdef int64_t budget
         cdef Py_ssize_t number = -1
         cdef int chosen
         cdef bint sticky = False
-        cdef size_t bound
-        if self.plane is None or self.plane.core.closing.load(memory_order_relaxed):
+        if plane is None or plane.core.closing.load(memory_order_relaxed):
             self._begin_again()
+            plane = self.plane
         if value is None and key is None:
             raise failures.nothing_to_send()
         if headers is not None:
@@ -121,27 +115,26 @@ cdef class ProducerBase:
                 serialized_key = self.key_serializer(topic, headers, key)
             if self.value_serializer is not None:
                 serialized_value = self.value_serializer(topic, headers, value)
-        check_bytes("key", serialized_key)
-        check_bytes("value", serialized_value)
-        budget = self.plane.core.max_block
-        found = NULL
-        if type(topic) is str:
-            found = PyDict_GetItemWithError(self.plane.routes, topic)
-        if found != NULL:
-            route = <TopicRoute>found
+        held_key = held_value = None
+        if not take_bytes(serialized_key, &record.key, &record.key_size):
+            check_bytes("key", serialized_key)
+            held_key = point_at(serialized_key, &record.key, &record.key_size)
+        if not take_bytes(serialized_value, &record.value, &record.value_size):
+            check_bytes("value", serialized_value)
+            held_value = point_at(serialized_value, &record.value, &record.value_size)
+        budget = plane.core.max_block
+        if topic is plane.recent_topic:
+            route = plane.recent_route
         else:
-            began = now_ns()
-            resolved = self.engine.resolve_topic(topic, budget / 1e9)
+            resolved = resolved_topic(self, plane, topic, &budget)
             if isinstance(resolved, BaseException):
                 return FutureRecordMetadata.failed_with(topic, -1, resolved)
             route = resolved
-            budget = max(budget - (now_ns() - began), <int64_t>0)
         route.topic_.used.store(1, memory_order_relaxed)
 
-        held_key = point_at(serialized_key, &record.key, &record.key_size)
-        held_value = point_at(serialized_value, &record.value, &record.value_size)
         record.headers = NO_HEADERS
         record.headers_size = 1
+        frame(&record)
         if partition is not None:
             if not is_index(partition):
                 raise failures.bad_partition(partition)
@@ -151,23 +144,21 @@ cdef class ProducerBase:
         elif self.mode == C_CUSTOM:
             chosen = self.asked(route, topic, key, serialized_key, value, serialized_value, &record)
         else:
-            chosen = self.chosen(route.topic_, &record, &sticky)
+            chosen = chosen_partition(self.mode, route.topic_, &record, &sticky)
 
-        future = FutureRecordMetadata.__new__(FutureRecordMetadata)
-        future.facts.key_size = item_size(serialized_key)
-        future.facts.value_size = item_size(serialized_value)
-        future.facts.header_size = -1
+        future = new_future()
+        future.key_size = <int32_t>record.key_size
+        future.value_size = <int32_t>record.value_size
+        future.header_size = -1
         if headers:   # only now: a serializer may have added to the list
             headers = list(headers)
             encode_headers(headers, encoded)
             record.headers = encoded.data()
             record.headers_size = encoded.size()
-            future.facts.header_size = headers_payload(headers)
-        bound = record_upper_bound(&record)
-        if bound > self.plane.core.max_request_size:
-            raise failures.record_too_large(route.topic, bound, self.plane.core.max_request_size)
-        if bound > self.plane.core.memory_limit:
-            raise failures.record_exceeds_buffer(route.topic, bound, self.plane.core.memory_limit)
+            frame(&record)
+            future.header_size = headers_payload(headers)
+        if record_upper_bound(&record) > plane.core.record_limit:
+            raise over_limit(plane.core, route.topic, record_upper_bound(&record))
         if timestamp_ms is None:
             record.timestamp = wall_ms()
         elif type(timestamp_ms) is not int:
@@ -176,12 +167,12 @@ cdef class ProducerBase:
             raise failures.timestamp_out_of_range(timestamp_ms)
         else:
             record.timestamp = timestamp_ms
-        future.facts.timestamp = record.timestamp
+        future.told.timestamp = record.timestamp
         while True:
             # Until append has its lock, the topic may lose partitions whenever the interpreter is let go.
             if chosen < <int>route.topic_.partitions.size():
                 target = route.topic_.partitions[chosen]
-                if append(self.plane, target, &record, sticky, &budget, &future.batch, &future.facts.index) == APPENDED:
+                if append(plane, target, &record, sticky, &budget, &future.batch, &future.place) == APPENDED:
                     return future
             elif sticky:
                 move_sticky(route.topic_, chosen)
@@ -190,7 +181,7 @@ cdef class ProducerBase:
             elif self.mode == C_CUSTOM:
                 chosen = self.asked(route, topic, key, serialized_key, value, serialized_value, &record)
             else:
-                chosen = self.chosen(route.topic_, &record, &sticky)
+                chosen = chosen_partition(self.mode, route.topic_, &record, &sticky)
 
     def send_many(self, topic, values, keys=None, *, headers=None, partition=None, timestamp_ms=None):
         """Accept one record a value for delivery and return the BatchFuture of them all at once.
@@ -228,24 +219,6 @@ cdef class ProducerBase:
         """
         return send_arrow(self, topic, data, (value, key, headers, partition, timestamp))
 
-    cdef int chosen(self, Topic* topic, Record* record, bint* sticky) except -1:
-        """The built-in partitioners."""
-        cdef int count = <int>topic.partitions.size()
-        cdef const unsigned char* nothing = <const unsigned char*>b""
-        if self.mode == C_ROUND_ROBIN:
-            return round_robin_partition(topic)
-        if self.mode == C_CRC32:
-            key = PyBytes_FromStringAndSize(<const char*>record.key, max(record.key_size, 0))
-            return <int>(<uint32_t>zlib.crc32(key) % <uint32_t>count)
-        if record.key_size >= 0 and self.mode != C_STICKY:
-            return murmur2_partition(record.key, record.key_size, count)
-        if self.mode == C_MURMUR2:
-            return murmur2_partition(nothing, 0, count)
-        if self.mode == C_RANDOM:
-            return random_partition(topic)
-        sticky[0] = True
-        return sticky_partition(topic)
-
     cdef TopicRoute checked(self, TopicRoute route, partition, Py_ssize_t number, bint by_partitioner):
         """The route with this partition in it; metadata is refreshed once if it is old enough to be wrong."""
         if 0 <= number < <Py_ssize_t>route.topic_.partitions.size():
@@ -277,6 +250,54 @@ cdef class ProducerBase:
         number = number_of(result)
         self.checked(route, result, number, True)
         return <int>number
+
+
+cdef object resolved_topic(ProducerBase self, DataPlane plane, topic, int64_t* budget):
+    """The topic's route, or the error that its records fail with; what waiting took is taken off the budget."""
+    cdef int64_t began
+    cdef PyObject* found = NULL
+    if type(topic) is str:
+        found = PyDict_GetItemWithError(plane.routes, topic)
+    if found != NULL:
+        plane.recent_topic = topic
+        plane.recent_route = <TopicRoute>found
+        return plane.recent_route
+    began = now_ns()
+    resolved = self.engine.resolve_topic(topic, budget[0] / 1e9)
+    budget[0] = max(budget[0] - (now_ns() - began), <int64_t>0)
+    return resolved
+
+
+cdef inline int chosen_partition(int mode, Topic* topic, Record* record, bint* sticky) except -1:
+    """The built-in partitioners' choice."""
+    if record.key_size >= 0 and (mode == C_DEFAULT or mode == C_MURMUR2):
+        return murmur2_partition(record.key, record.key_size, <int>topic.partitions.size())
+    return chosen_otherwise(mode, topic, record, sticky)
+
+
+cdef int chosen_otherwise(int mode, Topic* topic, Record* record, bint* sticky) except -1:
+    cdef int count = <int>topic.partitions.size()
+    cdef const unsigned char* nothing = <const unsigned char*>b""
+    if mode == C_ROUND_ROBIN:
+        return round_robin_partition(topic)
+    if mode == C_CRC32:
+        key = PyBytes_FromStringAndSize(<const char*>record.key, max(record.key_size, 0))
+        return <int>(<uint32_t>zlib.crc32(key) % <uint32_t>count)
+    if record.key_size >= 0 and mode != C_STICKY:
+        return murmur2_partition(record.key, record.key_size, count)
+    if mode == C_MURMUR2:
+        return murmur2_partition(nothing, 0, count)
+    if mode == C_RANDOM:
+        return random_partition(topic)
+    sticky[0] = True
+    return sticky_partition(topic)
+
+
+cdef object over_limit(Core* core, topic, size_t bound):
+    """The error of a record that is larger than `record_limit`."""
+    if bound > core.max_request_size:
+        return failures.record_too_large(topic, bound, core.max_request_size)
+    return failures.record_exceeds_buffer(topic, bound, core.memory_limit)
 
 
 cdef bint would_open(Partition* partition, Record* record) noexcept:

@@ -4,6 +4,8 @@
 @cython.final
 cdef class ArrowCall(Call):
     cdef ArrowTable table        # what the records point into
+    cdef vector[const unsigned char*] values_at
+    cdef vector[const unsigned char*] keys_at
     cdef Part partition
 
     cdef object number_given(self, Py_ssize_t index):
@@ -53,9 +55,13 @@ cdef ArrowCall arrow_call(ProducerBase self, topic, ArrowTable table, plan):
     call.number = NO_NUMBER
     placement.timestamp = wall_ms()
     call.values_at.resize(count)
+    call.values_from = call.values_at.data()
+    call.keys_from = NULL
+    call.inside = 0
     placement.value_sizes.resize(count)
     if plan.key is not None:
         call.keys_at.resize(count)
+        call.keys_from = call.keys_at.data()
         placement.key_sizes.resize(count)
     if plan.headers or plan.header_map is not None:
         call.header_ends.reserve(count)

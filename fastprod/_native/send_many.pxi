@@ -5,10 +5,20 @@ from fastprod.batch_future import BatchFuture
 from fastprod.columns import columns_of, serialized
 
 
+cdef extern from *:
+    """
+    #define fp_list_items(list) ((const unsigned char**)((PyListObject*)(list))->ob_item)
+    #define FP_BYTES_INSIDE offsetof(PyBytesObject, ob_sval)
+    """
+    const unsigned char** fp_list_items(list items) noexcept
+    const size_t FP_BYTES_INSIDE   # from where a bytes object stands to where its bytes are
+
+
 cdef class Call:
     # One call's columns, checked. Whoever fills them keeps what the records point into.
-    cdef vector[const unsigned char*] values_at
-    cdef vector[const unsigned char*] keys_at
+    cdef const unsigned char** values_from    # a record's value is at `values_from[index] + inside`
+    cdef const unsigned char** keys_from      # so its key; NULL: no record has one
+    cdef size_t inside
     cdef vector[unsigned char] headers
     cdef vector[size_t] header_ends   # a record's headers end there; empty: all have all of `headers`
     cdef vector[int32_t] numbers      # partitions; empty: `number` is that of all, -1: none is given
@@ -72,9 +82,15 @@ cdef Call checked_call(ProducerBase self, topic, columns):
     call.placement = placement = Placement.__new__(Placement, str(topic), len(columns.values))
     call.values = columns.values
     call.keys = columns.keys
-    check_fields("value", call.values, call.values_at, placement.value_sizes)
+    check_fields("value", call.values, placement.value_sizes)
     if call.keys is not None:
-        check_fields("key", call.keys, call.keys_at, placement.key_sizes)
+        check_fields("key", call.keys, placement.key_sizes)
+    # The lists are this call's own: nobody else changes what is in them.
+    call.inside = FP_BYTES_INSIDE
+    call.values_from = fp_list_items(call.values)
+    call.keys_from = NULL
+    if call.keys is not None:
+        call.keys_from = fp_list_items(call.keys)
     check_contents(placement)
     encode_all_headers(call, columns.shared_headers, columns.headers)
     check_bounds(self.plane.core, call)
@@ -95,10 +111,9 @@ cdef int check_all_headers(columns) except -1:
     return 0
 
 
-cdef int check_fields(str what, list column, vector[const unsigned char*]& at, vector[int32_t]& sizes) except -1:
-    """Bytes or None, noted where and how long; what could change under our hands is copied."""
+cdef int check_fields(str what, list column, vector[int32_t]& sizes) except -1:
+    """Bytes or None, noted how long; what could change under our hands is copied."""
     cdef Py_ssize_t i, count = len(column)
-    at.resize(count)
     sizes.resize(count)
     for i in range(count):
         item = column[i]
@@ -111,7 +126,6 @@ cdef int check_fields(str what, list column, vector[const unsigned char*]& at, v
                 column[i] = item = bytes(item)
             except Exception as error:
                 raise failures.of_record(i, error)
-        at[i] = <const unsigned char*>PyBytes_AS_STRING(item)
         sizes[i] = <int32_t>PyBytes_GET_SIZE(item)
     return 0
 
@@ -137,9 +151,10 @@ cdef int encode_all_headers(Call call, list shared, list own) except -1:
 cdef struct Fields:
     # Where a call's columns lie. Looked up once: after each byte that is written the compiler must believe that they
     # might have moved.
-    const unsigned char** keys_at      # NULL: no record has one
+    const unsigned char** keys_from
+    const unsigned char** values_from
+    size_t inside
     const int32_t* key_sizes
-    const unsigned char** values_at
     const int32_t* value_sizes
     const unsigned char* headers
     const size_t* header_ends          # NULL: all have all of `headers`
@@ -148,11 +163,10 @@ cdef struct Fields:
 
 cdef Fields fields_of(Call call) noexcept:
     cdef Fields fields
-    fields.keys_at = NULL
-    if not call.keys_at.empty():
-        fields.keys_at = call.keys_at.data()
+    fields.keys_from = call.keys_from
+    fields.values_from = call.values_from
+    fields.inside = call.inside
     fields.key_sizes = call.placement.key_sizes.data()
-    fields.values_at = call.values_at.data()
     fields.value_sizes = call.placement.value_sizes.data()
     fields.headers = call.headers.data()
     fields.header_ends = NULL
@@ -166,10 +180,10 @@ cdef inline void take_fields(const Fields* fields, Py_ssize_t index, Record* rec
     """Everything of the record but its time."""
     cdef size_t begin = 0
     record.key_size = -1
-    if fields.keys_at != NULL:
-        record.key = fields.keys_at[index]
+    if fields.keys_from != NULL:
+        record.key = fields.keys_from[index] + fields.inside
         record.key_size = fields.key_sizes[index]
-    record.value = fields.values_at[index]
+    record.value = fields.values_from[index] + fields.inside
     record.value_size = fields.value_sizes[index]
     record.headers = fields.headers
     record.headers_size = fields.headers_size
@@ -177,6 +191,7 @@ cdef inline void take_fields(const Fields* fields, Py_ssize_t index, Record* rec
         begin = fields.header_ends[index - 1] if index else 0
         record.headers += begin
         record.headers_size = fields.header_ends[index] - begin
+    frame(record)
 
 
 cdef int32_t largest(const vector[int32_t]& sizes) noexcept nogil:
@@ -208,24 +223,22 @@ cdef int check_contents(Placement placement) except -1:
 
 cdef int check_bounds(Core* core, Call call) except -1:
     cdef Placement placement = call.placement
-    cdef size_t limit = min(core.max_request_size, core.memory_limit), bound
+    cdef size_t bound
     cdef Record record
     cdef Fields fields
     cdef Py_ssize_t i
     record.key_size = largest(placement.key_sizes)
     record.value_size = largest(placement.value_sizes)
     record.headers_size = call.headers.size()   # of one, or of all together
-    if record_upper_bound(&record) <= limit:
+    frame(&record)
+    if record_upper_bound(&record) <= core.record_limit:
         return 0
     fields = fields_of(call)
     for i in range(placement.count):
         take_fields(&fields, i, &record)
         bound = record_upper_bound(&record)
-        if bound <= limit:
-            continue
-        if bound > core.max_request_size:
-            raise failures.of_record(i, failures.record_too_large(placement.topic, bound, core.max_request_size))
-        raise failures.of_record(i, failures.record_exceeds_buffer(placement.topic, bound, core.memory_limit))
+        if bound > core.record_limit:
+            raise failures.of_record(i, over_limit(core, placement.topic, bound))
     return 0
 
 
@@ -322,7 +335,7 @@ cdef int32_t target_of(ProducerBase self, TopicRoute route, Call call, Py_ssize_
             return number
     if self.mode == C_CUSTOM:
         return ask(self, route, call, index, record)
-    chosen = self.chosen(route.topic_, record, &sticky)
+    chosen = chosen_partition(self.mode, route.topic_, record, &sticky)
     return STICKY_TARGET if sticky else chosen
 
 

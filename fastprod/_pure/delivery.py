@@ -312,7 +312,7 @@ class FutureRecordMetadata:
 
     @property
     def exception(self) -> BaseException | None:
-        """The error once failed, else None; always the same object."""
+        """The error once failed, else None; the same object for as long as somebody holds it."""
         outcome, index = self._leaf()
         return self.own_failure(outcome, index) if outcome.done else None
 

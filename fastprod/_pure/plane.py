@@ -244,12 +244,13 @@ class DataPlane:
                 self.core.replace(parent, children)
             self.core.review(parent.partition)
 
-    def fail_queued(self, error: BaseException) -> None:
-        """Fail every batch that was never sent."""
+    def fail_queued(self, error: BaseException, *, sent: bool = False) -> None:
+        """Fail every batch that was never sent; `sent`: those that wait to be sent again, too."""
         core = self.core
         with core.lock:
             for batch in list(core.pending):
-                if batch.attempts == 0 and not batch.in_request:
+                at_rest = not (batch.ended or batch.in_request or batch.parked)
+                if at_rest and (sent or batch.attempts == 0):
                     core.fail_unsent(batch, error)
 
     def abort(self, error: Callable[[], BaseException]) -> list[AbortedBatch]:

@@ -7,9 +7,11 @@ it is told what a metadata response or a leader hint said and returns what that 
 Rules (Java's Metadata, KIP-320, KIP-516, KIP-951):
 * A leader with an older epoch than the known one is old news and ignored.
 * A topic with another id is another topic: its epochs start anew. Before Metadata v10 there are
-  no ids; there a topic is taken for recreated when its epochs went back after it had been
-  reported unknown, or when two responses in a row say so (one alone may come from a broker that
-  lags behind).
+  no ids; there a topic is taken for recreated when its epochs went back, or it has fewer
+  partitions, after it had been reported unknown, or when two responses in a row say so (one alone
+  may come from a broker that lags behind).
+* A topic does not lose partitions. Where the same one has fewer, the broker has not heard of the
+  others yet, and they stay as we know them.
 * A topic that vanished or went idle is remembered, so that we notice if it comes back as another.
 """
 
@@ -153,7 +155,8 @@ class Cluster:
 
     def _is_recreated_without_ids(self, told: TopicAnswer, past: TopicInfo, was_lost: bool) -> bool:
         pairs = zip(past.leaders, told.leaders, strict=False)
-        if not any(0 <= new.epoch < old.epoch for old, new in pairs):
+        fewer = len(told.leaders) < len(past.leaders)
+        if not fewer and not any(0 <= new.epoch < old.epoch for old, new in pairs):
             self._went_back.discard(told.name)
             return False
         if not was_lost and told.name not in self._went_back:
@@ -224,7 +227,7 @@ def _newest(known: tuple[Leader, ...], told: tuple[Leader, ...]) -> tuple[Leader
     kept = [
         old if 0 <= new.epoch < old.epoch else new for old, new in zip(known, told, strict=False)
     ]
-    return (*kept, *told[len(kept) :])
+    return (*kept, *told[len(kept) :], *known[len(kept) :])
 
 
 def _address(brokers: Mapping[int, Broker], node: int, fallback: Broker) -> Broker:

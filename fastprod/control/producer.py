@@ -274,7 +274,8 @@ class Engine:
         self._journal.error("This producer can send nothing more: %s", error)
         self._parts.identity.stop()
         self._forget_routes()
-        self.plane.fail_queued(error)
+        # What was sent before and waits for its turn, too: there will be no epoch for it to go on under.
+        self.plane.fail_queued(error, sent=True)
         self._topics.changed()
 
     def _forget_routes(self) -> None:

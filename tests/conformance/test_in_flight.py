@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from fastprod import errors
 from fastprod.testing import Api, ScriptedBroker, Verdict
 
 from .conftest import Make
-from .story import ID, SINGLE, eventually, in_flight, offsets, proven, send
+from .story import ID, SINGLE, SLACK_S, eventually, in_flight, offsets, proven, send
 
 
 def test_no_send_before_pid(broker: ScriptedBroker, make: Make) -> None:
@@ -171,6 +172,11 @@ def test_out_of_order_responses(two: ScriptedBroker, make: Make, code: int) -> N
     assert offsets([first, second]) == [1, 2]
     assert two.values("t") == [b"first", b"1", b"2"]
     assert {each.epoch for each in two.log("t")} == {0}
+    # The later of the two is what the next one has to follow: refused, that one is not early but needs an epoch.
+    two.by_hand = False
+    two.on_produce(times=1).refuse(45)
+    assert offsets(send(made, b"3")) == [3]
+    assert two.log("t")[-1].stamp == (ID, 1, 0)
 
 
 def test_duplicate_is_success(broker: ScriptedBroker, make: Make) -> None:
@@ -235,6 +241,27 @@ def test_fatal_vs_not_fatal(broker: ScriptedBroker, make: Make, code: int) -> No
         made.send("t", b"later", partition=1).get(20)
     assert broker.values("t", 1) == []
     made.close(5)
+
+
+def test_fatal_vs_not_fatal_for_those_that_wait(broker: ScriptedBroker, make: Make) -> None:
+    """Batches that were refused as too early wait for the one before them, which brings the end of the producer. No
+    epoch will ever come for them to go on under, so they end with it and not when their time is up."""
+    made = proven(broker, make)
+    futures, requests = in_flight(broker, made, 3)
+    requests[0].refuse(19)
+    for each in requests[1:]:
+        each.answer()
+    again = broker.next_produce()
+    assert again.batch.sequence == 1
+    again.refuse(90)
+    for each in futures:
+        with pytest.raises(errors.ProducerFencedError) as caught:
+            each.get(5)
+        assert caught.value.maybe_written is False
+    began = time.monotonic()
+    made.close()
+    assert time.monotonic() - began < SLACK_S
+    assert broker.values("t") == [b"first"]
 
 
 @pytest.mark.parametrize("code", [29, 43, 87, 10, 44, -1])

@@ -51,13 +51,25 @@ class TestEpochs:
         feed(cluster, topic((1, 5)))
         assert not feed(cluster, topic((1, 5))).newer
 
-    def test_more_and_fewer_partitions(self) -> None:
+    def test_more_partitions_are_taken_and_fewer_ignored(self) -> None:
         cluster = Cluster()
         feed(cluster, topic((1, 5)))
         feed(cluster, topic((1, 5), (2, 0)))
         assert leaders(cluster) == [(1, 5), (2, 0)]
-        feed(cluster, topic((1, 5)))
-        assert leaders(cluster) == [(1, 5)]
+        changes = feed(cluster, topic((2, 6)))
+        assert leaders(cluster) == [(2, 6), (2, 0)]
+        assert not changes.recreated
+
+    def test_without_ids_fewer_partitions_twice_in_a_row_are_another_topic(self) -> None:
+        cluster = Cluster()
+        two, one = topic((1, -1), (2, -1), topic_id=None), topic((1, -1), topic_id=None)
+        feed(cluster, two)
+        assert not feed(cluster, one).recreated
+        assert leaders(cluster) == [(1, -1), (2, -1)]
+        assert not feed(cluster, two).recreated
+        assert not feed(cluster, one).recreated
+        assert feed(cluster, one).recreated == {"t"}
+        assert leaders(cluster) == [(1, -1)]
 
 
 class TestRecreated:

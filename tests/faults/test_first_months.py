@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -114,6 +116,29 @@ def test_a_topic_is_created_again_with_fewer_partitions(
         assert numbers == list(range(numbers[0], len(line.futures)))
         assert [line.futures[number].value.offset for number in numbers] == list(range(len(numbers)))
         assert len(numbers) >= 20
+
+
+@pytest.mark.parametrize("release", ["2.4", "4.3"])
+def test_a_broker_that_has_not_heard_of_added_partitions(release: str) -> None:
+    """What is queued for them does not fail because its metadata has fewer."""
+
+    def lags(said: Any) -> Any:
+        (told,) = said.topics
+        known = tuple(each for each in told.partitions if each.partition_index == 0)
+        return dataclasses.replace(said, topics=(dataclasses.replace(told, partitions=known),))
+
+    with ScriptedBroker({"t": 1}, version=release) as broker:
+        with KafkaProducer(bootstrap_servers=broker.bootstrap_servers) as made:
+            made.send("t", b"first", partition=0).get(20)
+            broker.add_partitions("t", 2)
+            time.sleep(1.1)  # metadata of the last second is not asked for again
+            made.send("t", b"second", partition=1).get(20)
+            lagging = broker.on(Api.METADATA, times=1).answer(edit=lags)
+            broker.on_produce("t", 1, when=lambda _: not lagging.used).refuse(6)
+            assert made.send("t", b"third", partition=1).get(20).offset == 1
+            assert lagging.used == 1
+            assert made.partitions_for("t") == {0, 1}
+        assert broker.values("t", 1) == [b"second", b"third"]
 
 
 def test_an_advertised_address_changes() -> None:

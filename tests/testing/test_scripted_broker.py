@@ -67,6 +67,22 @@ class TestProduceRules:
             made.send("t", b"x").get(20)
         made.close()
 
+    @pytest.mark.parametrize("wrong", ["delay", "record_error", "throttle"])
+    def test_what_nobody_can_be_told(self, broker: ScriptedBroker, raw: RawClient, wrong: str) -> None:
+        """A rule that passed it over would leave a test that tests nothing."""
+        rule: Any = broker.on_produce(times=1)
+        for verb in (rule.answer, lambda **details: rule.refuse(19, **details)):
+            with pytest.raises(TypeError, match=f"'{wrong}'.*delay_s"):
+                verb(**{wrong: 1})
+        rule.hold()
+        raw.produce("t", 0, batch(b"a"), answered=False)
+        pending: Any = broker.next_produce()
+        with pytest.raises(TypeError, match=wrong):
+            pending.refuse(19, **{wrong: 1})
+        pending.accept()
+        with pytest.raises(ValueError, match="node=9"):
+            broker.on_produce(node=9)
+
     def test_one_partition_of_a_request(self, broker: ScriptedBroker) -> None:
         """The others in it are judged apart."""
         broker.on_produce("t", 1).refuse(29)

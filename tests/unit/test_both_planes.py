@@ -376,7 +376,7 @@ class TestErrors:
         broker.script = lambda sent: Answer(87)
         made = rig(**HELD)
         error = errors.InvalidRecordError("no")
-        own = ValueError("this record")
+        own = errors.CorruptRecordError("this record")
         futures = [made.send(b"v", partition=0) for _ in range(3)]
         told: list[BaseException] = []
         futures[0].add_errback(told.append)

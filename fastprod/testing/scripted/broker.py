@@ -120,9 +120,9 @@ class ScriptedBroker(Cluster):
 
         The verb that follows says what becomes of them: `broker.on(Api.METADATA, times=2).refuse(5)`. `times`: how
         many requests it is about; None: all, until it is removed or a newer such rule fits. Rules with a number are
-        used up first, in the order they were given.
+        used up first, in the order they were given. ValueError for a node that is not there.
         """
-        return self.script.add(Target(api=api, node=node, request=when), times)
+        return self._rule(Target(api=api, node=node, request=when), times)
 
     def on_produce(
         self,
@@ -135,8 +135,7 @@ class ScriptedBroker(Cluster):
     ) -> Rule:
         """Begin a rule about Produce requests with a batch for that topic and partition (None: any) for which `when`
         is true. Its verdict is about such batches; others in the same request are judged apart."""
-        target = Target(Api.PRODUCE, node, topic, partition, batch=when)
-        return self.script.add(target, times)
+        return self._rule(Target(Api.PRODUCE, node, topic, partition, batch=when), times)
 
     @property
     def by_hand(self) -> bool:
@@ -325,6 +324,11 @@ class ScriptedBroker(Cluster):
 
     def _addresses(self) -> dict[int, tuple[str, int]]:
         return {number: (HOST, node.port) for number, node in self._nodes.items() if number not in self._unlisted}
+
+    def _rule(self, target: Target, times: int | None) -> Rule:
+        if target.node is not None:
+            self._node(target.node)
+        return self.script.add(target, times)
 
     def _node(self, node: int) -> Node:
         if node not in self._nodes:

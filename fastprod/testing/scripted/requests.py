@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from fastprod.testing.scripted.log import Judge, Verdict
 from fastprod.testing.scripted.records import Batch
-from fastprod.testing.scripted.script import RefusalShape, Shape, split
+from fastprod.testing.scripted.script import RefusalShape, Shape, check, split
 from fastprod.testing.scripted.wire import milliseconds, write_response
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Pending:
 
     def frame(self, **shape: Unpack[Shape]) -> bytes:
         """Return the bytes of an answer that accepts every batch at offset 0, without sending them."""
+        check(shape)
         told = [(batch, Verdict(0, 0)) for batch in self.batches]
         return self._frame(self._broker.response(self.request, told, 0), shape)
 
@@ -150,6 +151,7 @@ class Pending:
         self._ended = True
 
     def _settle(self, judge: Callable[[Batch], Verdict], code: int, shape: Shape) -> None:
+        check(shape)
         with self._broker.lock:
             self._begin_end()
             told = [(batch, judge(batch)) for batch in self.batches]

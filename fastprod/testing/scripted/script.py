@@ -57,7 +57,17 @@ def split(details: RefusalShape) -> tuple[dict[str, Any], Shape]:
     """Return what belongs to the verdict, and the shape."""
     said = {name: value for name, value in details.items() if name in Refusal.__annotations__}
     shape: Any = {name: value for name, value in details.items() if name not in said}
+    check(shape, *Refusal.__annotations__)
     return said, shape
+
+
+def check(shape: Shape, *others: str) -> None:
+    """TypeError for a name that is none of `Shape`: passed over, a slip of the pen would leave a test that tests
+    nothing. `others`: what could have been meant besides."""
+    for name in shape:
+        if name not in Shape.__annotations__:
+            known = ", ".join((*others, *Shape.__annotations__))
+            raise TypeError(f"{name!r} is nothing that can be told here; that is {known}")
 
 
 class Act(enum.Enum):
@@ -123,6 +133,7 @@ class Rule:
 
     def answer(self, judge: Judge | None = None, **shape: Unpack[Shape]) -> Self:
         """Answer honestly or, for Produce, each batch with what `judge` says, in this shape."""
+        check(shape)
         return self._do(Act.ANSWER, judge=judge, shape=shape)
 
     def refuse(self, code: int, **details: Unpack[RefusalShape]) -> Self:
