@@ -199,9 +199,9 @@ cdef inline Facts facts_of(FutureRecordMetadata self, int32_t index) noexcept:
     return facts
 
 
-# What a future failed with is its own copy of the batch's error, and it holds it weakly. An exception that is raised gets
-# the frames it passed through, and those mostly hold this very future: a ring that nobody would break. Who wants the
-# error once it is gone gets a new copy.
+# What a future failed with is its own copy of the batch's error, and it holds it weakly. An exception that is raised
+# gets the frames it passed through, and those mostly hold this very future: a ring that nobody would break. Who wants
+# the error once it is gone gets a new copy.
 
 cdef object error_held(FutureRecordMetadata self):
     cdef PyObject* error
