@@ -2,6 +2,7 @@
 
     python benchmarks/links.py                    no delay, and 1, 10 and 100 ms to a round trip
     python benchmarks/links.py --links 100        that one alone
+    python benchmarks/links.py --model            rules for partial batches, on a model of a connection
     python benchmarks/links.py --quick            one short round: does everything work?
 
 README.md in this directory says what is measured and how to read it.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from comparing.machine import describe
 from comparing.servers import BROKER_PROPERTIES
-from linking import ours, report
+from linking import model, ours, report
 from linking.bench import Bench
 from linking.job import CONTENDERS, Job, Link, Run
 
@@ -28,7 +29,7 @@ _NO_PROXY = "none"
 _PILOT_RECORDS = 300_000
 _QUICK_RECORDS = 500
 # A JVM compiles what it runs for some seconds, and the tool makes up for what it was late with.
-_WARM_UP_S = 2.0
+_WARM_UP_S = 3.0
 _MEASURED_S = 4.0
 _RATES = (1_000.0, 20_000.0)
 # ProducerPerformance sleeps no less than this, and then sends what is due at once.
@@ -40,6 +41,9 @@ def main() -> int:
     options = _parsed()
     if options.measure:
         ours.measure(Job(**json.loads(options.measure)))
+        return 0
+    if options.model:
+        _say(model.table())
         return 0
     cases: list[report.Case] = []
     with KafkaBroker(proxied=True, in_memory=True, heap=_HEAP, properties=BROKER_PROPERTIES) as broker:
@@ -106,6 +110,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument(
         "--burst-ms", type=float, default=_BURST_MS, metavar="MS", help="of fastprod's load (default: as Java's)"
     )
+    parser.add_argument("--model", action="store_true", help="compare rules on a model instead")
     parser.add_argument("--quick", action="store_true", help="one round of a few records; the figures mean nothing")
     parser.add_argument("--json", metavar="FILE", help="write every run there")
     parser.add_argument("--measure", help=argparse.SUPPRESS)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from linking.java import outcome
 from linking.job import CONTENDERS, Outcome
+from linking.model import evenly, spread, waiting, waits
 
 LINKS = Path(__file__).resolve().parent / "links.py"
 
@@ -46,6 +47,21 @@ def test_what_kafkas_own_tool_says() -> None:
     )
     assert outcome(said) == Outcome(2487.562189, 98.33, 78, 188)
     assert outcome("") is None
+
+
+def test_the_model_knows_what_a_stream_and_a_lone_record_wait() -> None:
+    """Requests at a fifth's distance: a tenth on average. A lone record waits as long as the rule says."""
+    average, p99 = waits(evenly, 100)
+    assert 0.09 <= average <= 0.11
+    assert 0.19 <= p99 <= 0.21
+    # Five requests are gone at once, and what comes then waits for the first answer.
+    average, p99 = waits(waiting(0.005), 1000)
+    assert average > 0.4
+    assert p99 > 0.9
+    average, p99 = waits(spread(0.005), 1000)
+    assert average < 0.12
+    assert p99 < 0.22
+    assert waits(spread(0.005), 0.1)[1] <= 0.006
 
 
 def test_every_contender_has_its_name() -> None:
