@@ -84,6 +84,16 @@ cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now) 
     return 0 if partition.stamps - partition.in_flight[0].place < BATCHES_REMEMBERED else none
 
 
+cdef int64_t clock_due(Core* core, Outbox* outbox, Batch* batch) noexcept nogil:
+    """When a partial batch leaves behind requests without an answer."""
+    cdef int64_t due = batch.created + min(outbox.round_trip // CLOCK_SHARE, CLOCK_BOUND)
+    if 2 * outbox.in_flight.size() <= <size_t>core.max_in_flight:
+        return due
+    # Requests are what is scarce now. A stream would use up the last ones within a small part of a long round trip,
+    # and wait for the rest of it; so they leave at even distances.
+    return max(due, outbox.last_write + outbox.round_trip // core.max_in_flight)
+
+
 cdef cbool is_ready(Core* core, Partition* partition, Outbox* outbox, Batch* batch, int64_t now,
                     int64_t* when) noexcept nogil:
     """Whether a batch that was never sent may leave now; else `when` is lowered to the time it may."""
@@ -99,7 +109,7 @@ cdef cbool is_ready(Core* core, Partition* partition, Outbox* outbox, Batch* bat
     else:
         due = 0
         if not outbox.in_flight.empty() or core.compressing.load(memory_order_relaxed):
-            due = batch.created + min(outbox.round_trip // CLOCK_SHARE, CLOCK_BOUND)
+            due = clock_due(core, outbox, batch)
         if outbox.last_records >= STREAM:
             # A broker that answers at once would get a stream of records a few at a time.
             due = max(due, outbox.last_write + CLOCK_BOUND)

@@ -7,7 +7,7 @@ import time
 from fastprod._pure import layout
 from fastprod._pure.batch import Batch
 from fastprod._pure.core import Core
-from fastprod._pure.outbox import NEVER, Outbox, Request
+from fastprod._pure.outbox import NEVER, Connection, Outbox, Request
 from fastprod._pure.partition import Partition
 
 # With a codec this many times max_request_size is taken before compression; what then does not
@@ -15,6 +15,21 @@ from fastprod._pure.partition import Partition
 _COMPRESSION_HOPE = 4
 
 NOW = 0.0
+
+
+def _behind_others(core: Core, outbox: Outbox, connection: Connection, batch: Batch) -> float:
+    """When a partial batch leaves behind requests without an answer."""
+    round_trip = connection.round_trip
+    most = core.options.max_in_flight
+    leaves = NOW
+    if round_trip is not None and 2 * len(connection.in_flight) > most:
+        # Requests are what is scarce now. A stream would use up the last ones within a small part
+        # of a long round trip, and wait for the rest of it; so they leave at even distances.
+        leaves = connection.last_write + round_trip / most
+    elif outbox.answered:
+        return NOW
+    part = (round_trip or NEVER) * layout.CLOCK_PART
+    return max(leaves, batch.created + min(part, layout.CLOCK_MAX))
 
 
 def leaves_at(core: Core, outbox: Outbox, partition: Partition, batch: Batch) -> float:
@@ -37,9 +52,8 @@ def leaves_at(core: Core, outbox: Outbox, partition: Partition, batch: Batch) ->
         # No answer tells when the last request was taken, so the socket is the clock.
         return connection.last_write + layout.CLOCK_MAX
     leaves = NOW
-    if connection.in_flight and not outbox.answered:
-        part = (connection.round_trip or NEVER) * layout.CLOCK_PART
-        leaves = batch.created + min(part, layout.CLOCK_MAX)
+    if connection.in_flight:
+        leaves = _behind_others(core, outbox, connection, batch)
     if connection.last_records >= layout.STREAM:
         # A broker that answers at once would get a stream of records a few at a time.
         leaves = max(leaves, connection.last_write + layout.CLOCK_MAX)

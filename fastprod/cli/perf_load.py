@@ -30,11 +30,12 @@ _LOOK_S = 0.1
 
 class Plan(NamedTuple):
     """What one thread does: how many records, how many a second (None: as many as it can), and of how many one is
-    in the sample."""
+    in the sample. `burst_s`: how much of the time's records are sent together where there is a rate."""
 
     records: int
     rate: float | None
     every: int
+    burst_s: float = _BURST_S
 
 
 class Stop:
@@ -147,8 +148,8 @@ class Load:
 
     def _bursts(self) -> Iterator[int]:
         """Yield how many to send now, when their time has come."""
-        records, rate, _ = self._plan
-        largest = _BURST if rate is None else min(max(1, round(rate * _BURST_S)), _BURST)
+        records, rate, _, burst_s = self._plan
+        largest = _BURST if rate is None else min(max(1, round(rate * burst_s)), _BURST)
         began = time.perf_counter()
         while self._tried < records and not self._stop.wanted:
             early = 0.0 if rate is None else began + self._tried / rate - time.perf_counter()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
+QUEUE_BYTES = 1 << 20
+
 Way = Literal["requests", "responses", "both"]
 """Which bytes a fault is for: those of clients to the target, those that come back, or all."""
 
@@ -32,9 +34,13 @@ def directions(way: Way) -> tuple[Direction, ...]:
 
 @dataclass
 class Conditions:
-    """What happens to all bytes of a direction. `piece`: most bytes written at once, 0 for any number."""
+    """What happens to all bytes of a direction.
+
+    `on_its_way`: most bytes queued of a connection; `piece`: most bytes written at once, 0 for any number.
+    """
 
     delay_s: float = 0.0
+    on_its_way: int = QUEUE_BYTES
     bytes_per_s: float = math.inf
     piece: int = 0
     held: bool = False

@@ -15,7 +15,6 @@ from collections import deque
 from fastprod.testing._faults import Conditions, Direction
 
 _READ_BYTES = 1 << 18
-_QUEUE_BYTES = 1 << 20
 # With a slow direction a client should feel it, and not a queue of many seconds.
 _QUEUE_S = 0.25
 _SMALLEST_QUEUE = 4096
@@ -64,7 +63,7 @@ class Pipe:
         if self.ended or self.broken:
             return False
         return self.swallows or self._size < min(
-            _QUEUE_BYTES, max(_SMALLEST_QUEUE, self.conditions.bytes_per_s * _QUEUE_S)
+            self.conditions.on_its_way, max(_SMALLEST_QUEUE, self.conditions.bytes_per_s * _QUEUE_S)
         )
 
     @property

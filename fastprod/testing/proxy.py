@@ -8,8 +8,10 @@ at a byte of one.
 from __future__ import annotations
 
 import contextlib
+import select
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,13 +20,15 @@ from types import TracebackType
 from typing import Self
 
 from fastprod.testing._errors import BrokerError
-from fastprod.testing._faults import Conditions, Direction, PlannedFault, Way, directions
+from fastprod.testing._faults import QUEUE_BYTES, Conditions, Direction, PlannedFault, Way, directions
 from fastprod.testing._forks import Forgotten
 from fastprod.testing._link import Link
 from fastprod.testing._ports import HOST, free_port
 from fastprod.testing.tap import Tap
 
 _BACKLOG = 128
+# FD_SETSIZE: select() knows no descriptor from there on.
+_SELECT_LIMIT = 1024
 
 
 class FaultProxy(Forgotten):
@@ -133,16 +137,23 @@ class FaultProxy(Forgotten):
         """Accept connections again, on the same port. OSError if another process has taken it meanwhile."""
         self._do(self._listen)
 
-    def delay(self, ms: float, way: Way = "both") -> None:
-        """Add `ms` milliseconds to the journey of every byte that comes from now on, 0: none. Up to 1 MiB is on its way
-        at once."""
-        self._set(way, "delay_s", _not_negative("ms", ms) / 1000)
+    def delay(self, ms: float, way: Way = "both", *, on_its_way: int = QUEUE_BYTES) -> None:
+        """Add `ms` milliseconds to the journey of every byte that comes from now on, 0: none.
+
+        Args:
+            on_its_way: how many bytes of a connection may be under way at once in a direction. With a long delay that
+                is what limits its speed, as a network's own capacity times its delay would.
+        """
+        if on_its_way < 1:
+            raise ValueError(f"on_its_way={on_its_way!r}: must be above 0")
+        seconds = _not_negative("ms", ms) / 1000
+        self._set(way, delay_s=seconds, on_its_way=on_its_way)
 
     def slow(self, bytes_per_s: float, way: Way = "both") -> None:
         """Let each connection carry no more than that many bytes a second in a direction; `math.inf`: any number."""
         if not bytes_per_s > 0:
             raise ValueError(f"bytes_per_s={bytes_per_s!r}: must be above 0")
-        self._set(way, "bytes_per_s", float(bytes_per_s))
+        self._set(way, bytes_per_s=float(bytes_per_s))
 
     def one_byte_at_a_time(self, way: Way = "both") -> None:
         """Write every byte on its own."""
@@ -150,25 +161,25 @@ class FaultProxy(Forgotten):
 
     def pieces(self, size: int, way: Way = "both") -> None:
         """Write at most `size` bytes at once, 0: any number."""
-        self._set(way, "piece", int(_not_negative("size", size)))
+        self._set(way, piece=int(_not_negative("size", size)))
 
     def hold(self, way: Way = "both") -> None:
         """Keep bytes back until `release`, in order and without loss: a partition that TCP survives.
 
         The ends of connections are kept back as well: what a client sent before it closed arrives after the release.
         """
-        self._set(way, "held", True)
+        self._set(way, held=True)
 
     def release(self, way: Way = "both") -> None:
         """Let go of what `hold` keeps back."""
-        self._set(way, "held", False)
+        self._set(way, held=False)
 
     def black_hole(self, way: Way = "both") -> None:
         """Swallow every byte and every end of a connection; connections stay open, new ones too.
 
         A connection that lost something carries nothing more in that direction, and `heal` resets it.
         """
-        self._set(way, "swallowed", True)
+        self._set(way, swallowed=True)
 
     def cut_at(self, byte: int, way: Way = "requests", *, api_key: int | None = None) -> PlannedFault:
         """Reset one connection after exactly `byte` more bytes have passed on it in a direction.
@@ -223,12 +234,12 @@ class FaultProxy(Forgotten):
         self._do(lambda: self._planned.append(fault))
         return fault
 
-    def _set(self, way: Way, name: str, value: object) -> None:
+    def _set(self, way: Way, **conditions: object) -> None:
         chosen = directions(way)
 
         def put() -> None:
             for direction in chosen:
-                setattr(self._conditions[direction], name, value)
+                vars(self._conditions[direction]).update(conditions)
 
         self._do(put)
 
@@ -286,9 +297,18 @@ class FaultProxy(Forgotten):
         """Wait for something to do, and do it."""
         now = time.monotonic()
         due = min((at for link in self._links if (at := link.due()) is not None), default=None)
-        ready = self._selector.select(None if due is None else max(0.0, due - now))
+        ready = self._ready(None if due is None else max(0.0, due - now))
         with self.working:
             self._work(ready, time.monotonic())
+
+    def _ready(self, seconds: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what the selector finds, within `seconds` where they are not None."""
+        if seconds and sys.platform == "linux" and self._selector.fileno() < _SELECT_LIMIT:
+            # epoll waits for whole milliseconds, and Python rounds up: a delay of 0.2 ms would be one of 1. What it
+            # looks at can be waited for as a descriptor, and select() has microseconds.
+            select.select([self._selector.fileno()], [], [], seconds)
+            seconds = 0.0
+        return self._selector.select(seconds)
 
     def _work(self, ready: list[tuple[selectors.SelectorKey, int]], now: float) -> None:
         touched = {link for link in self._links if (at := link.due()) is not None and at <= now}

@@ -81,6 +81,8 @@ PURE: list[Mutation] = [
              "test_readiness: test_ready_flush"),
     # close() flushes, too.
     Mutation(16, "_pure/drain.py", "        or core.pool.pressed\n", "", "test_readiness: test_ready_exhausted"),
+    Mutation(16, "_pure/drain.py", "2 * len(connection.in_flight) > most:", "False:",
+             "test_readiness: test_ready_behind_others"),
     Mutation(17, "_pure/drain.py", "outbox.look_at = min(outbox.look_at, partition.retry_at)", "pass",
              "test_readiness: test_next_ready_delay and not of"),
     Mutation(17, "_pure/drain.py", "outbox.look_at = min(outbox.look_at, at)", "pass",
@@ -227,6 +229,9 @@ NATIVE: list[Mutation] = [
              "test_partitions: test_adaptive_weights and not uniform"),
     Mutation(15, "_native/accumulator.pxi", "        if topic.partitions[i].leader.load(memory_order_relaxed) >= 0:",
              "        if True:", "test_partitions: test_unavailable_excluded and not stalled"),
+    Mutation(16, "_native/drain.pxi",
+             "return max(due, outbox.last_write + outbox.round_trip // core.max_in_flight)", "return due",
+             "test_readiness: test_ready_behind_others"),
     Mutation(16, "_native/drain.pxi", "core.closing.load() or core.memory_waiters.load()",
              "core.closing.load()", "test_readiness: test_ready_exhausted"),
     Mutation(16, "_native/drain.pxi", "or batch.flush_epoch <= core.flush_target.load()):", "or False):",

@@ -54,6 +54,37 @@ def test_ready_linger(broker: ScriptedBroker, make: Make) -> None:
     request.accept()
 
 
+def test_ready_behind_others(broker: ScriptedBroker, make: Make) -> None:
+    """Half of the requests that may be in flight leave as soon as there is a record. Each of the others leaves a part
+    of the round trip after the one before, and takes along what comes until then."""
+    broker.by_hand = True
+    made = make(max_in_flight_requests_per_connection=3)
+    (first,) = send(made, b"first")
+    request = broker.next_produce()
+    time.sleep(3)
+    request.accept()
+    assert offsets([first]) == [0]
+    futures, requests = [], []
+    for value in (b"1", b"2"):
+        futures += send(made, value)
+        requests.append(broker.next_produce())
+    began = time.monotonic()
+    futures += send(made, b"3")
+    broker.nothing_more()
+    # An answer makes room, and it waits no longer.
+    requests[0].accept()
+    requests.append(broker.next_produce())
+    assert requests[2].at - began < 3 / 3
+    futures += send(made, b"4", b"5")
+    requests.append(broker.next_produce())
+    assert [each.batch.values for each in requests] == [[b"1"], [b"2"], [b"3"], [b"4", b"5"]]
+    # The round trip is a moving average, and the last one was short.
+    assert 3 / 3 * 7 / 8 - 0.02 <= requests[3].at - began <= 3 / 3 + SLACK_S
+    for each in requests[1:]:
+        each.accept()
+    assert offsets(futures) == [1, 2, 3, 4, 5]
+
+
 def test_ready_flush(broker: ScriptedBroker, make: Make) -> None:
     """It concerns what is there when it is called; what comes later lingers."""
     broker.by_hand = True

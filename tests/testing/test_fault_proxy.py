@@ -106,6 +106,15 @@ def assert_reset(sock: socket.socket) -> None:
     before_reset(sock)
 
 
+def passes_round(pair: tuple[socket.socket, socket.socket]) -> bool:
+    """Say whether a byte comes through and another one back."""
+    client, server = pair
+    client.sendall(b"?")
+    asked = exactly(server, 1)
+    server.sendall(b"!")
+    return asked + exactly(client, 1) == b"?!"
+
+
 def passes(pair: tuple[socket.socket, socket.socket]) -> bool:
     client, server = pair
     client.sendall(b"ping")
@@ -211,6 +220,38 @@ def test_delay_is_added_each_way_and_nothing_overtakes(
     source.sendall(b"three")
     assert exactly(sink, 8) == b"twothree"
     assert passes(pair)
+
+
+def test_a_delay_may_be_a_part_of_a_millisecond(pair: tuple[socket.socket, socket.socket], proxy: FaultProxy) -> None:
+    """The fastest of many: a busy machine delays some."""
+    proxy.delay(0.2)
+    taken = []
+    for _ in range(200):
+        began = time.monotonic()
+        assert passes_round(pair)
+        taken.append(time.monotonic() - began)
+    assert 0.0004 <= min(taken) < 0.001
+
+
+def test_how_much_is_on_its_way_is_bounded_as_told(
+    pair: tuple[socket.socket, socket.socket], proxy: FaultProxy
+) -> None:
+    """What does not fit comes a whole delay later."""
+    client, server = pair
+    size = 8 << 20
+    taken = []
+    for on_its_way in (1 << 20, size):
+        proxy.delay(200, "requests", on_its_way=on_its_way)
+        writer = threading.Thread(target=client.sendall, args=(bytes(size),))
+        began = time.monotonic()
+        writer.start()
+        assert exactly(server, size) == bytes(size)
+        taken.append(time.monotonic() - began)
+        writer.join()
+    narrow, wide = taken
+    # Six or seven journeys, as the read that fills the queue may bring more than fits; then one.
+    assert narrow >= 6 * 0.2
+    assert 0.2 <= wide < narrow
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -397,6 +438,8 @@ def test_what_makes_no_sense_is_refused(proxy: FaultProxy) -> None:
         proxy.delay(1, "up")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="ms=-1"):
         proxy.delay(-1)
+    with pytest.raises(ValueError, match="on_its_way=0: must be above 0"):
+        proxy.delay(1, on_its_way=0)
     with pytest.raises(ValueError, match="bytes_per_s=0"):
         proxy.slow(0)
     with pytest.raises(ValueError, match="byte=-1"):
