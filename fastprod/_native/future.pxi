@@ -10,9 +10,9 @@ cdef class FutureRecordMetadata:
     record order on the producer's network thread, or at once, on the registering thread, when the record's batch is
     done. The future keeps the outcome of its batch, never its bytes.
     """
-    cdef Batch* batch
+    cdef atomic[Batch*] batch
     cdef Facts facts
-    cdef bint watched   # an errback is registered: it reads the failure
+    cdef atomic[int] watched   # an errback is registered, or somebody has got the failure: it counts as read
     # What this future failed with. An exception that is raised gets the frames it passed through, and those mostly
     # hold this very future: a ring that only the garbage collector breaks. It sees no batches, so the exception must
     # be the future's own, not the batch's, and the future tracked; but only from now on, as few futures ever fail.
@@ -20,7 +20,8 @@ cdef class FutureRecordMetadata:
 
     def __cinit__(self):
         PyObject_GC_UnTrack(<PyObject*>self)
-        self.batch = NULL
+        self.batch.store(NULL, memory_order_relaxed)
+        self.watched.store(0, memory_order_relaxed)
         if COUNT_FUTURES:
             live_futures.fetch_add(1, memory_order_relaxed)
 
@@ -30,14 +31,14 @@ cdef class FutureRecordMetadata:
     def __dealloc__(self):
         if COUNT_FUTURES:
             live_futures.fetch_sub(1, memory_order_relaxed)
-        if self.batch != NULL:
-            release_held(self.batch)
+        if self.batch.load(memory_order_relaxed) != NULL:
+            release_held(self.batch.load(memory_order_relaxed))
 
     @staticmethod
     def failed_with(topic: str, partition: int, error: BaseException) -> FutureRecordMetadata:
         """A future that has already failed with `error`."""
         cdef FutureRecordMetadata future = FutureRecordMetadata.__new__(FutureRecordMetadata)
-        future.batch = detached(FAILED, None)
+        future.batch.store(detached(FAILED, None))
         keep(future, error)
         return future
 
@@ -45,35 +46,37 @@ cdef class FutureRecordMetadata:
     def is_done(self) -> bool:
         """Whether the record was acknowledged or has failed."""
         cdef int32_t index
-        return outcome_of(leaf(self, &index)) != PENDING
+        cdef Batch* batch
+        return outcome_now(self, &batch, &index) != PENDING
 
     @property
     def value(self):
         """The RecordMetadata once acknowledged, else None."""
         cdef int32_t index
-        cdef Batch* batch = leaf(self, &index)
-        return metadata_of(self, batch, index) if outcome_of(batch) == SUCCEEDED else None
+        cdef Batch* batch
+        return metadata_of(self, batch, index) if outcome_now(self, &batch, &index) == SUCCEEDED else None
 
     @property
     def exception(self):
         """The error once failed, else None; always the same object."""
         cdef int32_t index
-        cdef Batch* batch = leaf(self, &index)
-        return own_failure(self, batch, index) if outcome_of(batch) > SUCCEEDED else None
+        cdef Batch* batch
+        return own_failure(self, batch, index) if outcome_now(self, &batch, &index) > SUCCEEDED else None
 
     def succeeded(self) -> bool:
         """Whether the record was acknowledged."""
         cdef int32_t index
-        cdef Batch* batch = leaf(self, &index)
-        if outcome_of(batch) > SUCCEEDED:
+        cdef Batch* batch
+        cdef int outcome = outcome_now(self, &batch, &index)
+        if outcome > SUCCEEDED:
             own_failure(self, batch, index)   # whoever asks has seen the failure
-        return outcome_of(batch) == SUCCEEDED
+        return outcome == SUCCEEDED
 
     def failed(self) -> bool:
         """Whether the record has failed."""
         cdef int32_t index
-        cdef Batch* batch = leaf(self, &index)
-        if outcome_of(batch) <= SUCCEEDED:
+        cdef Batch* batch
+        if outcome_now(self, &batch, &index) <= SUCCEEDED:
             return False
         own_failure(self, batch, index)
         return True
@@ -134,12 +137,19 @@ cdef class FutureRecordMetadata:
         return f"<FutureRecordMetadata {state}>"
 
 
-cdef Batch* leaf(FutureRecordMetadata self, int32_t* index) except NULL:
-    """The batch that decides its record now, and the record's place in there."""
-    if self.batch == NULL:   # made by __new__ alone
+cdef int outcome_now(FutureRecordMetadata self, Batch** batch, int32_t* index) except -1:
+    """How its record has ended; with the batch that decides it now, and the record's place in there."""
+    batch[0] = self.batch.load(memory_order_acquire)
+    if batch[0] == NULL:   # made by __new__ alone
         self.__init__()
     index[0] = self.facts.index
-    return leaf_of(self.batch, index)
+    return look(batch, index)
+
+
+cdef Batch* leaf(FutureRecordMetadata self, int32_t* index) except NULL:
+    cdef Batch* batch
+    outcome_now(self, &batch, index)
+    return batch
 
 
 cdef object metadata_of(FutureRecordMetadata self, Batch* batch, int32_t index):
@@ -154,13 +164,21 @@ cdef void keep(FutureRecordMetadata self, error) noexcept:
 
 
 cdef object own_failure(FutureRecordMetadata self, Batch* batch, int32_t index):
-    if self.error is None:
-        error = failures.own(failure_of(batch, index))
+    cdef object error
+    cdef bint mine = False
+    with cython.critical_section(self):
+        error = self.error
+    if error is not None:
+        return error
+    error = failures.own(failure_of(batch, index))
+    with cython.critical_section(self):
         if self.error is None and error is not None:   # making it ran Python: another thread may have been faster
             keep(self, error)
-            if not self.watched:
-                mark_read(batch, 1)
-    return self.error
+            mine = True
+        error = self.error
+    if mine and not self.watched.exchange(1):
+        mark_read(batch, 1)
+    return error
 
 
 cdef int64_t deadline_after(timeout) except? -1:
@@ -202,7 +220,7 @@ cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dic
         raise TypeError(f"a callback must be callable, not {type(function).__name__}: {function!r:.80}")
     entry.facts = self.facts
     entry.kind = kind
-    entry.reads = kind != 0 and not self.watched and self.error is None
+    entry.reads = False
     entry.function = <PyObject*>function
     extra = (args, kwargs) if args or kwargs else None
     entry.extra = NULL
@@ -218,14 +236,21 @@ cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dic
 
 cdef Batch* enlisted(FutureRecordMetadata self, CallbackEntry* entry) except? NULL:
     """Put the entry among the callbacks of the record's batch and return NULL; the batch, when it is done with them."""
+    cdef Batch* root
     cdef Batch* batch
     cdef bint kept = False
     while True:
+        root = self.batch.load(memory_order_acquire)
         batch = leaf(self, &entry.facts.index)
         if is_inherited(batch):
             return batch
         batch.gate.lock()
+        if self.batch.load(memory_order_acquire) != root:
+            # It was just ended by hand, and the callbacks that were here have been taken out (`resolve`).
+            batch.gate.unlock()
+            continue
         if batch.callback_state.load() != CALLBACKS_FINISHED:
+            entry.reads = entry.kind != 0 and not self.watched.exchange(1)
             if batch.callbacks.empty():
                 batch.callbacks.reserve(16)
             batch.callbacks.push_back(entry[0])
@@ -235,7 +260,6 @@ cdef Batch* enlisted(FutureRecordMetadata self, CallbackEntry* entry) except? NU
             kept = True
         batch.gate.unlock()
         if kept:
-            self.watched = self.watched or entry.reads
             return NULL
         if batch.outcome.load() != SPLIT:
             return batch
@@ -243,19 +267,50 @@ cdef Batch* enlisted(FutureRecordMetadata self, CallbackEntry* entry) except? NU
 
 cdef int resolve(FutureRecordMetadata self, Batch* outcome, error) except -1:
     cdef vector[CallbackEntry] mine
-    cdef size_t i, kept = 0
+    cdef size_t i
     cdef int32_t index
     cdef Batch* batch
-    cdef Batch* old
+    cdef Batch* old = self.batch.load()
+    cdef Child replaced
+    cdef bint late
     raised = None
-    if self.batch == NULL:
+    if old == NULL:
         release_held(outcome)
-    batch = leaf(self, &index)
-    old = self.batch
-    if outcome_of(batch) != PENDING:
+    if not GIL and old != NULL:
+        # Other threads may be looking at it, so it lives as long as the future.
+        replaced.first = 0
+        replaced.batch = old
+        outcome.children.push_back(replaced)
+    with cython.critical_section(self):
+        late = outcome_now(self, &batch, &index) != PENDING
+        if not late:
+            if error is not None:
+                keep(self, error)   # before the outcome that says that there is one
+            self.batch.store(outcome)
+    if late:
+        outcome.children.clear()
         release_held(outcome)
         raise errors.IllegalStateError("This future is already complete; success() and failure() come too late.")
+    take_callbacks(batch, index, mine)
+    for i in range(mine.size()):
+        error = call_back(&mine[i], outcome, self, NULL)
+        raised = error if raised is None else raised
+    drop_callbacks(mine)
+    if GIL:
+        release_held(old)
+    if raised is not None:
+        raise raised
+    return 0
+
+
+cdef void take_callbacks(Batch* batch, int32_t index, vector[CallbackEntry]& mine) noexcept nogil:
+    """Take what is registered for a record out of its batch."""
+    cdef size_t i, kept = 0
     batch.gate.lock()
+    while batch.outcome.load() == SPLIT:
+        batch.gate.unlock()
+        batch = child_with(batch, &index)
+        batch.gate.lock()
     for i in range(batch.callbacks.size()):
         if batch.callbacks[i].facts.index == index:
             mine.push_back(batch.callbacks[i])
@@ -264,15 +319,3 @@ cdef int resolve(FutureRecordMetadata self, Batch* outcome, error) except -1:
             kept += 1
     batch.callbacks.resize(kept)
     batch.gate.unlock()
-    self.batch = outcome
-    self.facts.index = 0
-    if error is not None:
-        keep(self, error)
-    for i in range(mine.size()):
-        error = call_back(&mine[i], outcome, self, NULL)
-        raised = error if raised is None else raised
-    drop_callbacks(mine)
-    release_held(old)
-    if raised is not None:
-        raise raised
-    return 0

@@ -85,6 +85,24 @@ cdef extern from "<thread>" namespace "std" nogil:
 cdef extern from "<cstring>" nogil:
     void* memmove(void*, const void*, size_t)
 
+cdef extern from "partition_table.h" nogil:
+    cppclass partition_table "fp_table"[T]:
+        size_t size() noexcept
+        size_t made() noexcept
+        T* operator[](size_t) noexcept
+        void add(T*) except +
+        void show(size_t) noexcept
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define FASTPROD_GIL 0
+    #else
+    #define FASTPROD_GIL 1
+    #endif
+    """
+    bint GIL "FASTPROD_GIL"   # whether threads that hold the interpreter exclude each other
+
 
 # Offsets in a record batch, format v2 (Kafka protocol guide, "Record Batch").
 cdef enum:
@@ -357,10 +375,10 @@ cdef cppclass Batch:
     double elapsed_ms
     cbool maybe_written
     cbool throttled            # its leader had asked for a pause when it expired
-    PyObject* error            # owned
+    atomic[PyObject*] error    # owned
     PyObject* record_errors    # owned dict or NULL
     PyObject* value            # owned: what a future was given by hand (FutureRecordMetadata.success)
-    mutex gate                 # guards callbacks, error and changes of callback_state
+    mutex gate                 # guards callbacks, and changes of error and callback_state
     atomic[int] callback_state
     vector[CallbackEntry] callbacks
     vector[Child] children     # written before outcome becomes SPLIT
@@ -409,8 +427,7 @@ cdef cppclass Topic:
     Core* core
     string name
     string id                  # 16 bytes, or empty
-    vector[Partition*] partitions
-    vector[Partition*] retired  # of a topic that was made anew with fewer
+    partition_table[Partition] partitions   # hidden: of a topic that was made anew with fewer
     atomic[int] used
     atomic[int] leaderless_told
     # The sticky slot and the round-robin counter.
@@ -422,7 +439,7 @@ cdef cppclass Topic:
     vector[int] rotation
     size_t rotation_at
     atomic[uint32_t] counter
-    size_t wire_limit
+    atomic[size_t] wire_limit
     TopicTotals totals         # under core.gate
 
 

@@ -13,7 +13,7 @@ cdef class DataPlane:
     cdef Core* core
     cdef thread* io
     cdef vector[thread*] compressors
-    cdef dict known            # every route ever made, by topic
+    cdef dict known            # every route ever made, by topic; none ever leaves it, so `send` may borrow them
     cdef list retired          # routes' partitions that are gone
     cdef object compress
     cdef bint aborted
@@ -214,38 +214,25 @@ cdef class DataPlane:
 
     cdef int _set_partitions(self, TopicRoute route) except -1:
         cdef Topic* topic = route.topic_
-        cdef size_t count = len(route.leaders)
+        cdef size_t before = topic.partitions.size(), count = len(route.leaders), i
         cdef Partition* partition
         cdef object number, pair_   # objects: the structs borrow them from the route's list
-        cdef vector[Partition*] gone
-        cdef size_t i
-        while topic.partitions.size() < count:
-            i = 0
-            while i < topic.retired.size() and topic.retired[i].index != <int32_t>topic.partitions.size():
-                i += 1
-            if i < topic.retired.size():
-                # Back again, as after the answer of a broker that lagged behind. The broker has not forgotten us: a
-                # partition that began anew at sequence 0 would have its records taken for known ones, and dropped.
-                partition = topic.retired[i]
-                lock_detached(&partition.gate)
-                partition.vanished = False
-                partition.gate.unlock()
-                topic.retired.erase(topic.retired.begin() + i)
-                topic.partitions.push_back(partition)
-                continue
-            number = <int>topic.partitions.size()
+        for i in range(before, min(count, topic.partitions.made())):
+            # Back again, as after the answer of a broker that lagged behind. The broker has not forgotten us: a
+            # partition that began anew at sequence 0 would have its records taken for known ones, and dropped.
+            partition = topic.partitions[i]
+            lock_detached(&partition.gate)
+            partition.vanished = False
+            partition.gate.unlock()
+        while topic.partitions.made() < count:
+            number = <int>topic.partitions.made()
             pair_ = TopicPartition(route.topic, number)
             route.partitions.append((pair_, number))
-            topic.partitions.push_back(
+            topic.partitions.add(
                 new_partition(topic, number, <PyObject*>route.topic, <PyObject*>pair_, <PyObject*>number))
-        while topic.partitions.size() > count:
-            partition = topic.partitions.back()
-            topic.partitions.pop_back()
-            topic.retired.push_back(partition)
-            gone.push_back(partition)
-        while not gone.empty():
-            partition = gone.back()
-            gone.pop_back()
+        topic.partitions.show(count)
+        for i in range(count, before):
+            partition = topic.partitions[i]
             partition.leader.store(-1)
             lock_detached(&partition.gate)
             partition.vanished = True
@@ -284,7 +271,7 @@ cdef class DataPlane:
         """Publish the end of a batch that was claimed, and drop the accumulator's hold on it."""
         if error is not None:
             Py_INCREF(error)
-            batch.error = <PyObject*>error
+            batch.error.store(<PyObject*>error)
         if record_errors:
             Py_INCREF(record_errors)
             batch.record_errors = <PyObject*>record_errors
@@ -319,7 +306,7 @@ cdef class DataPlane:
         """New batches of the topic stay at or below `limit` bytes on the wire; 0: no limit of its own."""
         cdef TopicRoute route = self.known.get(topic)
         if route is not None:
-            route.topic_.wire_limit = limit
+            route.topic_.wire_limit.store(limit)
 
     cdef int _command(self, int kind, int node, int fd, int version, str reason) except -1:
         cdef Command command
@@ -621,14 +608,14 @@ cdef class DataPlane:
         for i in range(children.size()):
             retain(children[i].batch)
             parent.children.push_back(children[i])
-        parent.outcome.store(SPLIT)
-        parent.callback_state.store(CALLBACKS_FINISHED)
         for i in range(parent.callbacks.size()):
             entry = parent.callbacks[i]
-            batch = leaf_of(parent, &entry.facts.index)
+            batch = child_with(parent, &entry.facts.index)
             batch.callbacks.push_back(entry)
             charge_entries(batch)
         parent.callbacks.clear()
+        parent.outcome.store(SPLIT)   # only now: whoever sees it goes to the children
+        parent.callback_state.store(CALLBACKS_FINISHED)
         parent.gate.unlock()
         pay_back(parent, 0)
         settle(parent)
@@ -711,8 +698,8 @@ cdef class DataPlane:
         core.done_gate.lock()
         epoch = core.flush_epoch
         core.flush_epoch += 1
+        core.flush_target.store(epoch)
         core.done_gate.unlock()
-        core.flush_target.store(max(epoch, core.flush_target.load()))
         wake(core)
         core.flush_waiters.fetch_add(1)
         try:
@@ -846,8 +833,10 @@ cdef class DataPlane:
 cdef vector[Partition*] ever_of(Topic* topic) noexcept nogil:
     """A copy of the topic's partitions, vanished ones included: a loop over them may let the interpreter go, and then
     they change. None of them is freed as long as the plane lives."""
-    cdef vector[Partition*] partitions = topic.partitions
-    partitions.insert(partitions.end(), topic.retired.begin(), topic.retired.end())
+    cdef vector[Partition*] partitions
+    cdef size_t i
+    for i in range(topic.partitions.made()):
+        partitions.push_back(topic.partitions[i])
     return partitions
 
 

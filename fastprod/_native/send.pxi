@@ -67,10 +67,14 @@ cdef class ProducerBase:
     cdef DataPlane plane
     cdef object engine, key_serializer, value_serializer, partitioner, on_new_batch
     cdef int mode
+    cdef tuple former   # only without a GIL
 
     def _bind(self, plane, engine, key_serializer, value_serializer, partition_mode: int, partitioner,
               compression_name=None) -> None:
         """Connect this object to its planes; see DESIGN.md for what each is."""
+        if not GIL:
+            # A forked child binds anew while other threads of it may be looking at what was bound before.
+            self.former = (self.former, self.plane, self.engine, self.partitioner, self.on_new_batch)
         self.plane = plane
         self.engine = engine
         self.plane.engine = engine
