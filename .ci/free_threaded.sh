@@ -3,10 +3,10 @@
 #
 #     .ci/free_threaded.sh FOLDER        then FOLDER/bin/python3.14t
 #
-# The source is the newest of Debian testing and unstable, fetched by apt from wherever this machine's packages come from
-# and checked against Debian's keys. apt's own settings, lists and cache stay as they are. -O2, without profile-guided optimization: an hour
-# shorter, and some ten to twenty percent slower. MAKEFLAGS (such as -j2) and CONFIGURE (more options for ./configure,
-# such as --with-thread-sanitizer) are passed on.
+# The source is the newest of Debian testing and unstable, fetched by apt from wherever this machine's packages come
+# from and checked against Debian's keys. apt's own settings, lists and cache stay as they are. It is compiled with -O2
+# and without profile-guided optimization, which would run the test suite first. MAKEFLAGS (such as -j2) and CONFIGURE
+# (more options for ./configure, such as --with-thread-sanitizer) are passed on.
 #
 # Needs: dpkg-dev, a C compiler, make, and the headers that the interpreter's own modules want (libssl-dev, zlib1g-dev,
 # libffi-dev; without libbz2-dev, liblzma-dev and libsqlite3-dev these modules are left out).

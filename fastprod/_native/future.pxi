@@ -137,7 +137,7 @@ cdef class FutureRecordMetadata:
         return f"<FutureRecordMetadata {state}>"
 
 
-cdef int outcome_now(FutureRecordMetadata self, Batch** batch, int32_t* index) except -1:
+cdef inline int outcome_now(FutureRecordMetadata self, Batch** batch, int32_t* index) except -1:
     """How its record has ended; with the batch that decides it now, and the record's place in there."""
     batch[0] = self.batch.load(memory_order_acquire)
     if batch[0] == NULL:   # made by __new__ alone
