@@ -255,7 +255,7 @@ cdef Topic* new_topic(Core* core, string name) noexcept:
     topic.quantum.store(first_quantum(core))
     topic.rotation_at = 0
     topic.counter.store(<uint32_t>random_number())
-    topic.wire_limit = 0
+    topic.wire_limit.store(0)
     return topic
 
 
@@ -278,12 +278,12 @@ cdef class TopicRoute:
         return self.topic_ != NULL and self.topic_.used.exchange(0) != 0
 
     def __dealloc__(self):
+        cdef Partition* partition
         cdef size_t i
         if self.topic_ != NULL:
-            for i in range(self.topic_.partitions.size()):
-                del self.topic_.partitions[i]
-            for i in range(self.topic_.retired.size()):
-                del self.topic_.retired[i]
+            for i in range(self.topic_.partitions.made()):
+                partition = self.topic_.partitions[i]
+                del partition
             del self.topic_
 
 
@@ -402,9 +402,8 @@ cdef enum:
 
 
 cdef inline size_t partition_limit(Core* core, Topic* topic) noexcept nogil:
-    if topic.wire_limit and topic.wire_limit < core.batch_size:
-        return topic.wire_limit
-    return core.batch_size
+    cdef size_t limit = topic.wire_limit.load(memory_order_relaxed)
+    return limit if limit and limit < core.batch_size else core.batch_size
 
 
 cdef cbool grow(Batch* batch, size_t needed) noexcept nogil:
@@ -473,12 +472,13 @@ cdef inline int put_in(Partition* partition, Batch* batch, Record* record) noexc
     return APPENDED
 
 
-cdef inline int try_append(Partition* partition, Record* record, Batch** into, uint32_t* index) noexcept nogil:
+cdef inline int try_append(Partition* partition, Record* record, Batch** into,
+                           atomic[uint32_t]* index) noexcept nogil:
     """Append to the tail batch if there is one with room. The partition's lock is held."""
     cdef Batch* batch = open_tail(partition)
     if batch == NULL or put_in(partition, batch, record) == NO_ROOM:
         return NO_ROOM
-    index[0] = <uint32_t>(batch.count - 1)
+    index.store(<uint32_t>(batch.count - 1), memory_order_relaxed)
     batch.lent += 1   # for the future
     into[0] = batch
     return APPENDED
@@ -529,12 +529,13 @@ cdef inline cbool sticky_should_move(Topic* topic) noexcept nogil:
 
 
 cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sticky, int64_t* budget,
-                Batch** into, uint32_t* index) except -1:
+                atomic[Batch*]* into, atomic[uint32_t]* index) except -1:
     """Append one record; waits for memory for `budget` ns at most, all tries together. MOVED_ON: choose again, because
     the sticky slot moved or the partition vanished."""
     cdef Core* core = plane.core
     cdef Topic* topic = partition.topic
     cdef Batch* fresh = NULL
+    cdef Batch* taker = NULL
     cdef int result
     cdef cbool ready, closing
     cdef cbool may_move = sticky
@@ -549,7 +550,7 @@ cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sti
             if closing:
                 raise failures.closed()
             return MOVED_ON
-        result = try_append(partition, record, into, index)
+        result = try_append(partition, record, &taker, index)
         if result == NO_ROOM and may_move and sticky_should_move(topic):
             partition.gate.unlock()
             move_sticky(topic, partition.index)
@@ -560,12 +561,13 @@ cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sti
             open_batch(partition, fresh)
             fresh = NULL
             ready = True
-            result = try_append(partition, record, into, index)
-        if result == APPENDED and BATCH_HEADER + into[0].used >= into[0].limit:
-            close_tail(into[0])
+            result = try_append(partition, record, &taker, index)
+        if result == APPENDED and BATCH_HEADER + taker.used >= taker.limit:
+            close_tail(taker)
             ready = True
         partition.gate.unlock()
         if result == APPENDED:
+            into.store(taker, memory_order_relaxed)   # nobody else knows the future yet
             if ready:
                 wake(core)
             if fresh != NULL:

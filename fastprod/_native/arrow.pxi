@@ -85,14 +85,18 @@ cdef class ArrowTable:
 
     cdef int open_stream(self, capsule) except -1:
         cdef ArrowArrayStream* given
+        cdef bint used
         cdef int code
         if not PyCapsule_IsValid(capsule, "arrow_array_stream"):
             raise arrow_failures.not_capsules("__arrow_c_stream__", "a capsule of an arrow_array_stream", capsule)
         given = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
-        if given.release == NULL:
+        with cython.critical_section(capsule):   # two threads may have the same one
+            used = given.release == NULL
+            if not used:
+                self.stream = given[0]
+                given.release = NULL
+        if used:
             raise arrow_failures.used_before("arrow_array_stream")
-        self.stream = given[0]
-        given.release = NULL
         with nogil:
             code = self.stream.get_schema(&self.stream, &self.schema)
         if code:
@@ -103,21 +107,26 @@ cdef class ArrowTable:
     cdef int open_array(self, pair) except -1:
         cdef ArrowSchema* schema
         cdef ArrowArray* array
+        cdef bint schema_used, array_used
         if (type(pair) is not tuple or len(pair) != 2 or not PyCapsule_IsValid(pair[0], "arrow_schema")
                 or not PyCapsule_IsValid(pair[1], "arrow_array")):
             wanted = "a tuple of capsules of an arrow_schema and an arrow_array"
             raise arrow_failures.not_capsules("__arrow_c_array__", wanted, pair)
         schema = <ArrowSchema*>PyCapsule_GetPointer(pair[0], "arrow_schema")
         array = <ArrowArray*>PyCapsule_GetPointer(pair[1], "arrow_array")
-        if schema.release == NULL:
-            raise arrow_failures.used_before("arrow_schema")
-        if array.release == NULL:
-            raise arrow_failures.used_before("arrow_array")
         self.batches.reserve(1)
-        self.schema = schema[0]
-        schema.release = NULL
-        self.batches.push_back(array[0])
-        array.release = NULL
+        with cython.critical_section(pair[0], pair[1]):
+            schema_used = schema.release == NULL
+            array_used = array.release == NULL
+            if not schema_used and not array_used:
+                self.schema = schema[0]
+                schema.release = NULL
+                self.batches.push_back(array[0])
+                array.release = NULL
+        if schema_used:
+            raise arrow_failures.used_before("arrow_schema")
+        if array_used:
+            raise arrow_failures.used_before("arrow_array")
         return 0
 
     cdef object stream_failure(self, str doing, int code):

@@ -19,11 +19,6 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
-    #ifdef Py_GIL_DISABLED
-    #define FASTPROD_REUSE 0
-    #else
-    #define FASTPROD_REUSE 1
-    #endif
     /* From 3.14 on a tuple remembers its hash; -1: not computed yet. */
     #if PY_VERSION_HEX >= 0x030E0000
     #define fp_forget_hash(row) (((PyTupleObject*)(row))->ob_hash = -1)
@@ -32,7 +27,6 @@ cdef extern from *:
     #endif
     """
     void fp_forget_hash(object row) noexcept
-    bint REUSE_METADATA "FASTPROD_REUSE"  # a reference count says "nobody else" only under the interpreter's lock
 
 cdef class FutureRecordMetadata
 
@@ -67,7 +61,8 @@ cdef Batch* new_batch() noexcept nogil:
     batch.throttled = False
     batch.base_offset = batch.log_append_time = -1
     batch.elapsed_ms = 0
-    batch.error = batch.record_errors = batch.value = NULL
+    batch.error.store(NULL)
+    batch.record_errors = batch.value = NULL
     batch.in_flight = False
     batch.unread.store(0)
     batch.callback_state.store(CALLBACKS_OPEN)
@@ -136,7 +131,7 @@ cdef void destroy(Batch* batch) noexcept:
     for i in range(batch.children.size()):
         release_held(batch.children[i].batch)
     drop_callbacks(batch.callbacks)
-    Py_XDECREF(batch.error)
+    Py_XDECREF(batch.error.load())
     Py_XDECREF(batch.record_errors)
     Py_XDECREF(batch.value)
     del batch
@@ -163,8 +158,14 @@ cdef void tell(Core* core) noexcept nogil:
         fp_write(core.event_fd, &piece, 1)
 
 
-cdef inline cbool settled(Batch* batch) noexcept nogil:
+cdef inline cbool no_callback_left(Batch* batch) noexcept nogil:
     return batch.callback_state.load() == CALLBACKS_FINISHED or is_inherited(batch)
+
+
+cdef inline cbool settled(Batch* batch) noexcept nogil:
+    """Whether it is known what became of the batch, and its callbacks have run. One that was split since it was looked
+    up has handed them down, and knows nothing."""
+    return no_callback_left(batch) and batch.outcome.load() != SPLIT
 
 
 cdef void end_batch(Batch* batch, int outcome) noexcept nogil:
@@ -260,7 +261,7 @@ cdef void settle(Batch* batch) noexcept nogil:
 
 cdef void wait_for_end(Core* core, Batch* batch, int64_t nanos) noexcept nogil:
     cdef unique_lock[mutex]* held = new unique_lock[mutex](core.done_gate)
-    if not settled(batch):
+    if not no_callback_left(batch):
         core.done.wait_for(held[0], nanoseconds(nanos))
     del held
 
@@ -338,8 +339,9 @@ cdef object failure_of(Batch* batch, int32_t index):
         chosen = (<dict>batch.record_errors).get(index)
         if chosen is not None:
             return chosen
-    if batch.error != NULL:
-        return <object>batch.error
+    mine = batch.error.load(memory_order_acquire)
+    if mine != NULL:
+        return <object>mine
     topic, number = <object>batch.partition.topic_partition
     if outcome == INHERITED:
         return failures.inherited(topic, number)
@@ -357,12 +359,12 @@ cdef object failure_of(Batch* batch, int32_t index):
     Py_INCREF(error)
     mine = <PyObject*>error
     batch.gate.lock()
-    if batch.error == NULL:
-        batch.error = mine
+    if batch.error.load() == NULL:
+        batch.error.store(mine)
         mine = NULL
     batch.gate.unlock()
     Py_XDECREF(mine)
-    return <object>batch.error
+    return <object>batch.error.load()
 
 
 cdef struct Spare:
@@ -462,7 +464,8 @@ cdef void run_due(Batch* batch) noexcept:
             break
         sort_callbacks(entries)
         for i in range(entries.size()):
-            call_back(&entries[i], batch, None, &spare if REUSE_METADATA else NULL)
+            # Without a GIL a reference count does not say that nobody else holds the metadata.
+            call_back(&entries[i], batch, None, &spare if GIL else NULL)
             if is_inherited(batch):
                 return   # that callback forked, and this is the child
         drop_callbacks(entries)
@@ -479,15 +482,28 @@ cdef void run_due(Batch* batch) noexcept:
             pass
 
 
+cdef inline Batch* child_with(Batch* batch, int32_t* index) noexcept nogil:
+    """The child that has record `index` of a batch, whose place there `index` becomes."""
+    cdef size_t i = batch.children.size() - 1
+    while batch.children[i].first > index[0]:
+        i -= 1
+    index[0] -= batch.children[i].first
+    return batch.children[i].batch
+
+
+cdef inline int look(Batch** batch, int32_t* index) noexcept nogil:
+    """How record `index` of `batch` has ended; both become those of the batch that decides it now: itself, or a child
+    once it was split. Never SPLIT: who asks the batch again may find that it was split meanwhile."""
+    cdef int outcome = batch[0].outcome.load()
+    while outcome == SPLIT:
+        batch[0] = child_with(batch[0], index)
+        outcome = batch[0].outcome.load()
+    return INHERITED if outcome == PENDING and is_inherited(batch[0]) else outcome
+
+
 cdef inline Batch* leaf_of(Batch* batch, int32_t* index) noexcept nogil:
-    """The batch that decides record `index` of `batch` now: itself, or a child once it was split."""
-    cdef size_t i
-    while batch.outcome.load() == SPLIT:
-        i = batch.children.size() - 1
-        while batch.children[i].first > index[0]:
-            i -= 1
-        index[0] -= batch.children[i].first
-        batch = batch.children[i].batch
+    """The batch that decides record `index` of `batch` now."""
+    look(&batch, index)
     return batch
 
 
@@ -500,5 +516,5 @@ cdef Batch* detached(int outcome, value) except NULL:
     if outcome == SUCCEEDED:
         batch.value = <PyObject*>value
     else:
-        batch.error = <PyObject*>value
+        batch.error.store(<PyObject*>value)
     return batch

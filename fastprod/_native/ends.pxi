@@ -4,7 +4,7 @@ cdef int end_claimed(Batch* batch, int outcome, error, record_errors) except -1:
     """Publish the end of a batch that was claimed, and drop the accumulator's hold on it."""
     if error is not None:
         Py_INCREF(error)
-        batch.error = <PyObject*>error
+        batch.error.store(<PyObject*>error)
     if record_errors:
         Py_INCREF(record_errors)
         batch.record_errors = <PyObject*>record_errors

@@ -6,13 +6,9 @@ from weakref import ref as weak_reference
 from cpython.exc cimport PyErr_Fetch, PyErr_Restore
 
 
-cdef union Told:
-    int64_t timestamp      # of a record that has not failed
-    PyObject* error        # an owned weak reference to what it failed with
-
 cdef enum:
     # `place` of a future: the record's index in its batch, below these bits.
-    HAS_ERROR = 1 << 30      # `error` is there, instead of `timestamp`
+    HAS_ERROR = 1 << 30      # `told` is an owned weak reference to what it failed with, and not the record's timestamp
     IS_READ = 1 << 31        # who looks at the failure has been counted, or will be: an errback reads it
 
 
@@ -26,12 +22,15 @@ cdef class FutureRecordMetadata:
     """
     # 48 bytes with the object's head: programs keep millions of these. So nothing in it is for the garbage collector,
     # which would take a third more, and what only one of two states needs shares its room.
-    cdef Batch* batch
-    cdef Told told
-    cdef uint32_t place
+    cdef atomic[Batch*] batch
+    cdef atomic[int64_t] told
+    cdef atomic[uint32_t] place
     cdef int32_t key_size, value_size, header_size
 
     def __cinit__(self):
+        self.batch.store(NULL, memory_order_relaxed)
+        self.told.store(0, memory_order_relaxed)
+        self.place.store(0, memory_order_relaxed)
         if COUNT_FUTURES:
             live_futures.fetch_add(1, memory_order_relaxed)
 
@@ -39,48 +38,51 @@ cdef class FutureRecordMetadata:
         raise TypeError("FutureRecordMetadata is made by KafkaProducer.send()")
 
     def __dealloc__(self):
-        empty_future(self.batch, self.place, self.told.error)
+        empty_future(self.batch.load(memory_order_relaxed), self.place.load(memory_order_relaxed),
+                     self.told.load(memory_order_relaxed))
 
     @staticmethod
     def failed_with(topic: str, partition: int, error: BaseException) -> FutureRecordMetadata:
         """A future that has already failed with `error`."""
         cdef FutureRecordMetadata future = FutureRecordMetadata.__new__(FutureRecordMetadata)
-        future.batch = detached(FAILED, error)
+        future.batch.store(detached(FAILED, error))
         return future
 
     @property
     def is_done(self) -> bool:
         """Whether the record was acknowledged or has failed."""
         cdef int32_t index
-        return outcome_of(leaf(self, &index)) != PENDING
+        cdef Batch* batch
+        return outcome_now(self, &batch, &index) != PENDING
 
     @property
     def value(self):
         """The RecordMetadata once acknowledged, else None."""
         cdef int32_t index
-        cdef Batch* batch = leaf(self, &index)
-        return metadata_of(self, batch, index) if outcome_of(batch) == SUCCEEDED else None
+        cdef Batch* batch
+        return metadata_of(self, batch, index) if outcome_now(self, &batch, &index) == SUCCEEDED else None
 
     @property
     def exception(self):
         """The error once failed, else None; the same object for as long as somebody holds it."""
         cdef int32_t index
-        cdef Batch* batch = leaf(self, &index)
-        return own_failure(self, batch, index) if outcome_of(batch) > SUCCEEDED else None
+        cdef Batch* batch
+        return own_failure(self, batch, index) if outcome_now(self, &batch, &index) > SUCCEEDED else None
 
     def succeeded(self) -> bool:
         """Whether the record was acknowledged."""
         cdef int32_t index
-        cdef Batch* batch = leaf(self, &index)
-        if outcome_of(batch) > SUCCEEDED:
+        cdef Batch* batch
+        cdef int outcome = outcome_now(self, &batch, &index)
+        if outcome > SUCCEEDED:
             own_failure(self, batch, index)   # whoever asks has seen the failure
-        return outcome_of(batch) == SUCCEEDED
+        return outcome == SUCCEEDED
 
     def failed(self) -> bool:
         """Whether the record has failed."""
         cdef int32_t index
-        cdef Batch* batch = leaf(self, &index)
-        if outcome_of(batch) <= SUCCEEDED:
+        cdef Batch* batch
+        if outcome_now(self, &batch, &index) <= SUCCEEDED:
             return False
         own_failure(self, batch, index)
         return True
@@ -146,19 +148,19 @@ cdef inline FutureRecordMetadata new_future():
     cdef FutureRecordMetadata future = <FutureRecordMetadata>_PyObject_New(<PyTypeObject*>FutureRecordMetadata)
     if COUNT_FUTURES:
         live_futures.fetch_add(1, memory_order_relaxed)
-    future.batch = NULL
-    future.place = 0
+    future.batch.store(NULL, memory_order_relaxed)
+    future.place.store(0, memory_order_relaxed)
     return future
 
 
-cdef inline void empty_future(Batch* batch, uint32_t place, PyObject* error) noexcept:
+cdef inline void empty_future(Batch* batch, uint32_t place, int64_t told) noexcept:
     cdef PyObject* kind
     cdef PyObject* value
     cdef PyObject* trace
     if COUNT_FUTURES:
         live_futures.fetch_sub(1, memory_order_relaxed)
     if place & HAS_ERROR:
-        Py_DECREF(<object>error)
+        Py_DECREF(<object>reference_in(told))
     if batch != NULL and batch.refs.fetch_sub(1, memory_order_acq_rel) == 1:
         PyErr_Fetch(&kind, &value, &trace)   # it may run Python, and be run while an exception is on its way
         destroy(batch)
@@ -167,21 +169,30 @@ cdef inline void empty_future(Batch* batch, uint32_t place, PyObject* error) noe
 
 cdef void drop_future(PyObject* thing) noexcept:
     """In place of what Cython writes, which puts an exception aside whether there is a reason to or not."""
-    empty_future((<FutureRecordMetadata>thing).batch, (<FutureRecordMetadata>thing).place,
-                 (<FutureRecordMetadata>thing).told.error)
+    empty_future((<FutureRecordMetadata>thing).batch.load(memory_order_relaxed),
+                 (<FutureRecordMetadata>thing).place.load(memory_order_relaxed),
+                 (<FutureRecordMetadata>thing).told.load(memory_order_relaxed))
     PyObject_Free(thing)
 
 
+# Without a GIL it is a static type, too. One on the heap is owned by its instances, which Cython's own function knows.
 if not (<PyTypeObject*>FutureRecordMetadata).tp_flags & Py_TPFLAGS_HEAPTYPE:
     (<PyTypeObject*>FutureRecordMetadata).tp_dealloc = drop_future
 
 
-cdef Batch* leaf(FutureRecordMetadata self, int32_t* index) except NULL:
-    """The batch that decides its record now, and the record's place in there."""
-    if self.batch == NULL:   # made by __new__ alone
+cdef inline int outcome_now(FutureRecordMetadata self, Batch** batch, int32_t* index) except -1:
+    """How its record has ended; with the batch that decides it now, and the record's place in there."""
+    batch[0] = self.batch.load(memory_order_acquire)
+    if batch[0] == NULL:   # made by __new__ alone
         self.__init__()
-    index[0] = <int32_t>(self.place & ~(HAS_ERROR | IS_READ))
-    return leaf_of(self.batch, index)
+    index[0] = <int32_t>(self.place.load(memory_order_relaxed) & ~(HAS_ERROR | IS_READ))
+    return look(batch, index)
+
+
+cdef Batch* leaf(FutureRecordMetadata self, int32_t* index) except NULL:
+    cdef Batch* batch
+    outcome_now(self, &batch, index)
+    return batch
 
 
 cdef object metadata_of(FutureRecordMetadata self, Batch* batch, int32_t index):
@@ -191,7 +202,7 @@ cdef object metadata_of(FutureRecordMetadata self, Batch* batch, int32_t index):
 
 cdef inline Facts facts_of(FutureRecordMetadata self, int32_t index) noexcept:
     cdef Facts facts
-    facts.timestamp = self.told.timestamp
+    facts.timestamp = self.told.load(memory_order_relaxed)
     facts.index = index
     facts.key_size = self.key_size
     facts.value_size = self.value_size
@@ -203,45 +214,66 @@ cdef inline Facts facts_of(FutureRecordMetadata self, int32_t index) noexcept:
 # gets the frames it passed through, and those mostly hold this very future: a ring that nobody would break. Who wants
 # the error once it is gone gets a new copy.
 
-cdef object error_held(FutureRecordMetadata self):
-    cdef PyObject* error
-    if not self.place & HAS_ERROR:
+cdef inline PyObject* reference_in(int64_t told) noexcept:
+    return <PyObject*><size_t>told
+
+
+cdef inline object reference_held(FutureRecordMetadata self):
+    """The weak reference to what it failed with, or None. Without a GIL its critical section is needed."""
+    if not self.place.load(memory_order_relaxed) & HAS_ERROR:
         return None
-    return (<object>self.told.error)()
+    return <object>reference_in(self.told.load(memory_order_relaxed))
 
 
 cdef object own_failure(FutureRecordMetadata self, Batch* batch, int32_t index):
-    error = error_held(self)
-    if error is not None or batch.outcome.load() == BY_HAND:
-        return failure_of(batch, index) if error is None else error
-    error = failures.own(failure_of(batch, index))
-    held = error_held(self)   # making it ran Python: another thread may have been faster
+    cdef object error, old, mine, held = None
+    cdef Batch* now
+    with cython.critical_section(self):
+        old = reference_held(self)
+    if old is not None:
+        held = old()
     if held is not None:
         return held
-    if not self.place & IS_READ:
-        self.place |= IS_READ
+    error = failure_of(batch, index)
+    if batch.outcome.load() == BY_HAND:
+        return error
+    error = failures.own(error)
+    try:
+        mine = weak_reference(error)
+    except TypeError:   # an exception class of the user's
+        mine = None
+    with cython.critical_section(self):
+        # Making it ran Python: another thread may have been faster, or has ended the future by hand meanwhile.
+        old = reference_held(self)
+        held = None if old is None else old()
+        outcome_now(self, &now, &index)
+        if held is None and mine is not None and now == batch:
+            Py_INCREF(mine)
+            self.told.store(<int64_t><size_t><PyObject*>mine, memory_order_relaxed)
+            self.place.fetch_or(HAS_ERROR)
+            if old is not None:
+                Py_DECREF(old)
+    if held is not None:
+        return held
+    if reads_first(self):
         mark_read(batch, 1)
-    hold_weakly(self, error)
     return error
+
+
+cdef inline bint reads_first(FutureRecordMetadata self) noexcept:
+    """Whether nobody has been counted yet who looks at the failure; the caller is, from now on."""
+    cdef uint32_t place
+    if not GIL:
+        return not self.place.fetch_or(IS_READ) & IS_READ
+    place = self.place.load(memory_order_relaxed)
+    self.place.store(place | IS_READ, memory_order_relaxed)   # an atomic step less with each errback
+    return not place & IS_READ
 
 
 cdef object raised_failure(FutureRecordMetadata self, Batch* batch, int32_t index):
     """The error to be raised. One that was given by hand is held by its batch, and so must not hold the future."""
     error = own_failure(self, batch, index)
     return failures.own(error) if batch.outcome.load() == BY_HAND else error
-
-
-cdef int hold_weakly(FutureRecordMetadata self, error) except -1:
-    cdef PyObject* old = self.told.error if self.place & HAS_ERROR else NULL
-    try:
-        reference = weak_reference(error)
-    except TypeError:   # an exception class of the user's
-        return 0
-    Py_INCREF(reference)
-    self.told.error = <PyObject*>reference
-    self.place |= HAS_ERROR
-    Py_XDECREF(old)
-    return 0
 
 
 cdef int64_t deadline_after(timeout) except? -1:
@@ -283,7 +315,7 @@ cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dic
         raise TypeError(f"a callback must be callable, not {type(function).__name__}: {function!r:.80}")
     entry.facts = facts_of(self, 0)
     entry.kind = kind
-    entry.reads = kind != 0 and not self.place & IS_READ
+    entry.reads = False
     entry.function = <PyObject*>function
     extra = (args, kwargs) if args or kwargs else None
     entry.extra = NULL
@@ -299,14 +331,21 @@ cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dic
 
 cdef Batch* enlisted(FutureRecordMetadata self, CallbackEntry* entry) except? NULL:
     """Put the entry among the callbacks of the record's batch and return NULL; the batch, when it is done with them."""
+    cdef Batch* root
     cdef Batch* batch
     cdef bint kept = False
     while True:
+        root = self.batch.load(memory_order_acquire)
         batch = leaf(self, &entry.facts.index)
         if is_inherited(batch):
             return batch
         batch.gate.lock()
+        if self.batch.load(memory_order_acquire) != root:
+            # It was just ended by hand, and the callbacks that were here have been taken out (`resolve`).
+            batch.gate.unlock()
+            continue
         if batch.callback_state.load() != CALLBACKS_FINISHED:
+            entry.reads = entry.kind != 0 and reads_first(self)
             if batch.callbacks.empty():
                 batch.callbacks.reserve(16)
             batch.callbacks.push_back(entry[0])
@@ -316,8 +355,6 @@ cdef Batch* enlisted(FutureRecordMetadata self, CallbackEntry* entry) except? NU
             kept = True
         batch.gate.unlock()
         if kept:
-            if entry.reads:
-                self.place |= IS_READ
             return NULL
         if batch.outcome.load() != SPLIT:
             return batch
@@ -325,19 +362,48 @@ cdef Batch* enlisted(FutureRecordMetadata self, CallbackEntry* entry) except? NU
 
 cdef int resolve(FutureRecordMetadata self, Batch* outcome) except -1:
     cdef vector[CallbackEntry] mine
-    cdef size_t i, kept = 0
+    cdef size_t i
     cdef int32_t index
     cdef Batch* batch
-    cdef Batch* old
+    cdef Batch* old = self.batch.load()
+    cdef Child replaced
+    cdef bint late
     raised = None
-    if self.batch == NULL:
+    if old == NULL:
         release_held(outcome)
-    batch = leaf(self, &index)
-    old = self.batch
-    if outcome_of(batch) != PENDING:
+    if not GIL and old != NULL:
+        # Other threads may be looking at it, so it lives as long as the future.
+        replaced.first = 0
+        replaced.batch = old
+        outcome.children.push_back(replaced)
+    with cython.critical_section(self):
+        late = outcome_now(self, &batch, &index) != PENDING
+        if not late:
+            self.batch.store(outcome)   # the record's place stays as it is: there all have the same outcome
+    if late:
+        outcome.children.clear()
         release_held(outcome)
         raise errors.IllegalStateError("This future is already complete; success() and failure() come too late.")
+    take_callbacks(batch, index, mine)
+    for i in range(mine.size()):
+        error = call_back(&mine[i], outcome, self, NULL)
+        raised = error if raised is None else raised
+    drop_callbacks(mine)
+    if GIL:
+        release_held(old)
+    if raised is not None:
+        raise raised
+    return 0
+
+
+cdef void take_callbacks(Batch* batch, int32_t index, vector[CallbackEntry]& mine) noexcept nogil:
+    """Take what is registered for a record out of its batch."""
+    cdef size_t i, kept = 0
     batch.gate.lock()
+    while batch.outcome.load() == SPLIT:
+        batch.gate.unlock()
+        batch = child_with(batch, &index)
+        batch.gate.lock()
     for i in range(batch.callbacks.size()):
         if batch.callbacks[i].facts.index == index:
             mine.push_back(batch.callbacks[i])
@@ -346,13 +412,3 @@ cdef int resolve(FutureRecordMetadata self, Batch* outcome) except -1:
             kept += 1
     batch.callbacks.resize(kept)
     batch.gate.unlock()
-    self.batch = outcome
-    self.place &= IS_READ
-    for i in range(mine.size()):
-        error = call_back(&mine[i], outcome, self, NULL)
-        raised = error if raised is None else raised
-    drop_callbacks(mine)
-    release_held(old)
-    if raised is not None:
-        raise raised
-    return 0

@@ -78,6 +78,7 @@ cdef extern from "<atomic>" namespace "std" nogil:
         void store(T) noexcept
         void store(T, memory_order) noexcept
         T exchange(T) noexcept
+        T fetch_or(T) noexcept
         T fetch_add(T) noexcept
         T fetch_add(T, memory_order) noexcept
         T fetch_sub(T) noexcept
@@ -89,6 +90,24 @@ cdef extern from "<thread>" namespace "std" nogil:
         void join() noexcept
 
     unsigned int hardware_threads "std::thread::hardware_concurrency"() noexcept
+
+cdef extern from "partition_table.h" nogil:
+    cppclass partition_table "fp_table"[T]:
+        size_t size() noexcept
+        size_t made() noexcept
+        T* operator[](size_t) noexcept
+        void add(T*) except +
+        void show(size_t) noexcept
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define FASTPROD_GIL 0
+    #else
+    #define FASTPROD_GIL 1
+    #endif
+    """
+    bint GIL "FASTPROD_GIL"   # whether threads that hold the interpreter exclude each other
 
 cdef extern from "<cstring>" nogil:
     void* memmove(void*, const void*, size_t)

@@ -18,7 +18,7 @@ cdef int compress_sealed(Core* core, Batch* batch) noexcept with gil:
         return 0
     except BaseException as error:
         Py_INCREF(error)
-        batch.error = <PyObject*>error
+        batch.error.store(<PyObject*>error)
         return -1
 
 

@@ -132,10 +132,10 @@ cdef cppclass Batch:
     double elapsed_ms
     cbool maybe_written
     cbool throttled            # its leader had asked for a pause when it expired
-    PyObject* error            # owned
+    atomic[PyObject*] error    # owned
     PyObject* record_errors    # owned dict or NULL
     PyObject* value            # owned: what a future was given by hand (FutureRecordMetadata.success)
-    latch gate                 # guards callbacks, error and changes of callback_state
+    latch gate                 # guards callbacks, and changes of error and callback_state
     atomic[int] callback_state
     vector[CallbackEntry] callbacks
     vector[Child] children     # written before outcome becomes SPLIT
@@ -184,8 +184,7 @@ cdef cppclass Topic:
     Core* core
     string name
     string id                  # 16 bytes, or empty
-    vector[Partition*] partitions
-    vector[Partition*] retired  # of a topic that was made anew with fewer
+    partition_table[Partition] partitions   # hidden: of a topic that was made anew with fewer
     atomic[int] used
     atomic[int] leaderless_told
     # The sticky slot and the round-robin counter.
@@ -197,7 +196,7 @@ cdef cppclass Topic:
     vector[int] rotation
     size_t rotation_at
     atomic[uint32_t] counter
-    size_t wire_limit
+    atomic[size_t] wire_limit
     TopicTotals totals         # under core.gate
 
 

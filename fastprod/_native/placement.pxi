@@ -14,8 +14,8 @@ cdef FutureRecordMetadata handle_of(Batch* batch, int32_t index):
     """A future of one of the records, which is not counted among those that look at failures."""
     cdef FutureRecordMetadata handle = FutureRecordMetadata.__new__(FutureRecordMetadata)
     retain(batch)
-    handle.batch = batch
-    handle.place = <uint32_t>index | IS_READ
+    handle.batch.store(batch, memory_order_relaxed)
+    handle.place.store(<uint32_t>index | IS_READ, memory_order_relaxed)
     return handle
 
 
@@ -85,7 +85,7 @@ cdef class Placement:
     cdef readonly str topic
     cdef Py_ssize_t count
     cdef vector[Run] runs             # as they were appended: those of a partition in the order of the call
-    cdef size_t first_pending         # all runs before it have ended
+    cdef atomic[size_t] first_pending   # all runs before it have ended
     cdef vector[int32_t] partitions   # -1: not accepted
     cdef int64_t timestamp            # of all records, where there is no column of them
     cdef vector[int64_t] timestamps
@@ -99,7 +99,7 @@ cdef class Placement:
         self.topic = topic
         self.count = count
         self.partitions.resize(count, -1)   # a call of very many: MemoryError
-        self.first_pending = 0
+        self.first_pending.store(0)
         self.timestamp = -1
         self.refusal = None
         self.read.store(0)
@@ -115,16 +115,20 @@ cdef class Placement:
     def pending(self) -> FutureRecordMetadata | None:
         """A record that has not ended yet; None: all have."""
         cdef int32_t index, at
+        cdef size_t i = self.first_pending.load(memory_order_relaxed)
+        cdef Batch* batch
         cdef Run run
-        while self.first_pending < self.runs.size():
-            run = self.runs[self.first_pending]
+        while i < self.runs.size():
+            run = self.runs[i]
             at = 0
             while at < run.count:
                 index = run.first + at
-                if outcome_of(leaf_of(run.batch, &index)) == PENDING:
+                batch = run.batch
+                if look(&batch, &index) == PENDING:
                     return handle_of(run.batch, run.first + at)
                 at += piece(&run, at)
-            self.first_pending += 1
+            i += 1
+            self.first_pending.store(i, memory_order_relaxed)   # a step back, beside another thread, does no harm
         return None
 
     def watch(self, record: FutureRecordMetadata, function) -> bool:

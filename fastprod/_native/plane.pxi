@@ -13,7 +13,7 @@ cdef class DataPlane:
     cdef Core* core
     cdef thread* io
     cdef vector[thread*] compressors
-    cdef dict known            # every route ever made, by topic
+    cdef dict known            # every route ever made, by topic; none ever leaves it, so `send` may borrow them
     cdef list retired          # routes' partitions that are gone
     cdef object compress
     cdef bint aborted
@@ -245,7 +245,7 @@ cdef class DataPlane:
         """New batches of the topic stay at or below `limit` bytes on the wire; 0: no limit of its own."""
         cdef TopicRoute route = self.known.get(topic)
         if route is not None:
-            route.topic_.wire_limit = limit
+            route.topic_.wire_limit.store(limit)
 
     cdef int _command(self, int kind, int node, int fd, int version, str reason) except -1:
         cdef Command command
@@ -426,8 +426,8 @@ cdef class DataPlane:
         core.done_gate.lock()
         epoch = core.flush_epoch
         core.flush_epoch += 1
+        core.flush_target.store(epoch)
         core.done_gate.unlock()
-        core.flush_target.store(max(epoch, core.flush_target.load()))
         wake(core)
         core.flush_waiters.fetch_add(1)
         try:

@@ -166,7 +166,7 @@ cdef bytes compressed_body(object compress, const unsigned char* body, size_t si
 
 
 cdef class RecordBatchBuilder:
-    """One record batch built record by record, as the accumulator builds its batches.
+    """One record batch built record by record, as the accumulator builds its batches. Not for two threads at once.
 
     `limit`: the size in bytes, header included, above which `append` refuses; the first record always fits.
     """

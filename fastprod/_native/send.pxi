@@ -61,10 +61,14 @@ cdef class ProducerBase:
     cdef DataPlane plane
     cdef object engine, key_serializer, value_serializer, partitioner, on_new_batch
     cdef int mode
+    cdef tuple former   # only without a GIL
 
     def _bind(self, plane, engine, key_serializer, value_serializer, partition_mode: int, partitioner,
               compression_name=None) -> None:
         """Connect this object to its planes; see DESIGN.md for what each is."""
+        if not GIL:
+            # A forked child binds anew while other threads of it may be looking at what was bound before.
+            self.former = (self.former, self.plane, self.engine, self.partitioner, self.on_new_batch)
         self.plane = plane
         self.engine = engine
         self.plane.engine = engine
@@ -123,7 +127,7 @@ cdef class ProducerBase:
             check_bytes("value", serialized_value)
             held_value = point_at(serialized_value, &record.value, &record.value_size)
         budget = plane.core.max_block
-        if topic is plane.recent_topic:
+        if GIL and topic is plane.recent_topic:
             route = plane.recent_route
         else:
             resolved = resolved_topic(self, plane, topic, &budget)
@@ -167,7 +171,7 @@ cdef class ProducerBase:
             raise failures.timestamp_out_of_range(timestamp_ms)
         else:
             record.timestamp = timestamp_ms
-        future.told.timestamp = record.timestamp
+        future.told.store(record.timestamp, memory_order_relaxed)
         while True:
             # Until append has its lock, the topic may lose partitions whenever the interpreter is let go.
             if chosen < <int>route.topic_.partitions.size():
@@ -259,9 +263,10 @@ cdef object resolved_topic(ProducerBase self, DataPlane plane, topic, int64_t* b
     if type(topic) is str:
         found = PyDict_GetItemWithError(plane.routes, topic)
     if found != NULL:
-        plane.recent_topic = topic
-        plane.recent_route = <TopicRoute>found
-        return plane.recent_route
+        if GIL:   # the two are one to other threads
+            plane.recent_topic = topic
+            plane.recent_route = <TopicRoute>found
+        return <TopicRoute>found
     began = now_ns()
     resolved = self.engine.resolve_topic(topic, budget[0] / 1e9)
     budget[0] = max(budget[0] - (now_ns() - began), <int64_t>0)

@@ -157,14 +157,14 @@ cdef void hand_down(Batch* parent, vector[Child]& children) noexcept:
     for i in range(children.size()):
         retain(children[i].batch)
         parent.children.push_back(children[i])
-    parent.outcome.store(SPLIT)
-    parent.callback_state.store(CALLBACKS_FINISHED)
     for i in range(parent.callbacks.size()):
         entry = parent.callbacks[i]
-        batch = leaf_of(parent, &entry.facts.index)
+        batch = child_with(parent, &entry.facts.index)
         batch.callbacks.push_back(entry)
         charge_entries(batch)
     parent.callbacks.clear()
+    parent.outcome.store(SPLIT)   # only now: whoever sees it goes to the children
+    parent.callback_state.store(CALLBACKS_FINISHED)
     parent.gate.unlock()
     pay_back(parent, 0)
     settle(parent)

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Build a free-threaded CPython 3.14 from Debian's own source package, with nothing but apt and a compiler.
+#
+#     .ci/free_threaded.sh FOLDER        then FOLDER/bin/python3.14t
+#
+# The source is the newest of Debian testing and unstable, fetched by apt from wherever this machine's packages come
+# from and checked against Debian's keys. apt's own settings, lists and cache stay as they are. It is compiled with -O2
+# and without profile-guided optimization, which would run the test suite first. MAKEFLAGS (such as -j2) and CONFIGURE
+# (more options for ./configure, such as --with-thread-sanitizer) are passed on.
+#
+# Needs: dpkg-dev, a C compiler, make, and the headers that the interpreter's own modules want (libssl-dev, zlib1g-dev,
+# libffi-dev; without libbz2-dev, liblzma-dev and libsqlite3-dev these modules are left out).
+set -euo pipefail
+[ $# = 1 ] || { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+mkdir -p "$1"
+target=$(cd "$1" && pwd)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cd "$scratch"
+
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -n 1)
+[ -n "$mirror" ] || { echo "apt knows no Debian packages; run apt-get update once" >&2; exit 1; }
+mkdir -p lists/partial cache/archives/partial
+cat > debian.sources <<SOURCES
+Types: deb-src
+URIs: $mirror
+Suites: testing unstable
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+SOURCES
+cat > apt.conf <<CONF
+Dir::Etc::sourcelist "$scratch/debian.sources";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "$scratch/lists";
+Dir::Cache "$scratch/cache";
+APT::Sandbox::User "$(id -un)";
+CONF
+export APT_CONFIG=$scratch/apt.conf
+apt-get -q update
+apt-get -q source --download-only python3.14
+dpkg-source --no-check --skip-patches -x python3.14_*.dsc source   # apt has checked it; the patches are for /usr
+
+cd source
+# shellcheck disable=SC2086  # several options
+./configure -q --prefix="$target" --disable-gil --with-ensurepip=install OPT="-DNDEBUG -O2 -g -Wall" ${CONFIGURE:-}
+make -s
+make -s install > /dev/null
+"$target/bin/python3.14t" -VV
+"$target/bin/python3.14t" -c 'import sys; sys.exit(sys._is_gil_enabled())'
