@@ -88,16 +88,12 @@ class Broker:
             threading.Thread(target=self._converse, args=(number, sock), daemon=True).start()
 
     def _converse(self, number: int, sock: socket.socket) -> None:
-        with sock, sock.makefile("rb") as stream:
+        with contextlib.suppress(OSError), sock, sock.makefile("rb") as stream:
             while size := stream.read(4):
-                frame = stream.read(int.from_bytes(size, "big"))
-                try:
-                    reply = self._handle(number, frame)
-                    if reply is None:
-                        return
-                    sock.sendall(reply)
-                except OSError:
+                reply = self._handle(number, stream.read(int.from_bytes(size, "big")))
+                if reply is None:
                     return
+                sock.sendall(reply)
 
     def _handle(self, number: int, frame: bytes) -> bytes | None:
         schema = importlib.import_module("kio.schema.produce.v7.request").ProduceRequest
