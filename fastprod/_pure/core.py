@@ -376,6 +376,9 @@ class Core:
     def review(self, partition: Partition) -> None:
         """Something of this partition changed: may it leave now, or does it need an epoch?"""
         if self.idempotent and partition.needs_epoch():
+            if self.options.strict_order and partition.broken and partition.unresolved >= 0:
+                # What became of that one nobody will know any more: it has failed for good.
+                self._fail_all_behind(partition, partition.unresolved_first)
             if self.identity not in (NO_IDENTITY, partition.identity):
                 partition.renumber(self.identity)
             elif not partition.epoch_asked:
