@@ -185,10 +185,6 @@ class Core:
         batch.body = b""
         self.pool.give(batch.charge, batch)
 
-    def shrink(self, batch: Batch, size: int) -> None:
-        """Its bytes were replaced by fewer."""
-        self.pool.give(batch.charge - size, batch)
-
     def next_ordinal(self) -> int:
         self._ordinal += 1
         return self._ordinal
