@@ -62,7 +62,7 @@ cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now,
         if found != none:
             return found
         if core.strict_order and partition.unresolved != UNRESOLVED_NONE:
-            # What became of that one nobody will know any more: it has failed for good.
+            # It is not in the log, or nobody will know any more: it has failed for good.
             take_behind(partition, partition.unresolved_first, behind)
             if partition.queue.empty():
                 return 0

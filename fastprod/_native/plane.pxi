@@ -432,9 +432,6 @@ cdef class DataPlane:
             return
         partition = batch.partition
         lock_detached(&partition.gate)
-        if renumber and not unknown and self.core.strict_order and partition.unresolved != UNRESOLVED_NONE:
-            # The one of unknown fate before it is not in the log: it has failed for good.
-            partition.fail_after = min(partition.fail_after, partition.unresolved_ordinal)
         if batch.ended or partition.vanished:
             outcome = VANISHED
         elif batch.producer_id >= 0 and batch.ordinal > partition.fail_after:

@@ -254,9 +254,6 @@ class Core:
             partition.broken = True
             if unknown:
                 partition.forgetful = parked.node_id
-            elif self.options.strict_order and partition.unresolved >= 0:
-                # The one of unknown fate before it is not in the log: it has failed for good.
-                self._fail_all_behind(partition, partition.unresolved_ordinal)
         if batch.ended:
             self.account(batch, unknown)
         elif partition.vanished:
@@ -373,7 +370,7 @@ class Core:
         """Something of this partition changed: may it leave now, or does it need an epoch?"""
         if self.idempotent and partition.needs_epoch():
             if self.options.strict_order and partition.broken and partition.unresolved >= 0:
-                # What became of that one nobody will know any more: it has failed for good.
+                # It is not in the log, or nobody will know any more: it has failed for good.
                 self._fail_all_behind(partition, partition.unresolved_first)
             if self.identity not in (NO_IDENTITY, partition.identity):
                 partition.renumber(self.identity)
