@@ -274,8 +274,16 @@ cdef class DataPlane:
                 lose_stamped(self.core, partition, batch, batch.unknown, behind)
         partition.queue_length.store(<int>partition.queue.size())
         partition.gate.unlock()
+        topic, number = <object>partition.topic_partition
         for i in range(gone.size()):
-            self._end(gone[i], outcome, error, None)
+            batch = gone[i]
+            mine = None
+            if error is not None:
+                batch.leader = partition.leader.load()
+                batch.elapsed_ms = (now_ns() - batch.created) / 1e6
+                mine = failures.with_history(error, topic, number, history_of(batch, batch.elapsed_ms))
+                mine = failures.flagged(mine, batch.maybe_written)
+            self._end(batch, outcome, mine, None)
         for i in range(behind.size()):
             self._end(behind[i], OUT_OF_ORDER, None, None)
         return 0
@@ -631,7 +639,8 @@ cdef class DataPlane:
         settle(parent)
 
     def fail_queued(self, error: BaseException, *, bint sent=False) -> None:
-        """End every batch that was never sent with `error`; `sent`: those that wait to be sent again, too."""
+        """End every batch that was never sent, each with an `error` of its own that says what was tried with it;
+        `sent`: those that wait to be sent again, too."""
         cdef TopicRoute route
         cdef vector[Partition*] partitions
         cdef size_t i
