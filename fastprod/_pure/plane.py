@@ -260,6 +260,7 @@ class DataPlane:
         """End each batch that is left with an `error()`; a tuple for each, see DESIGN.md."""
         left: list[AbortedBatch] = []
         core = self.core
+        core.place_late()
         with core.lock:
             for route in core.topics.values():
                 for partition in (*route.partitions, *route.vanished.values()):
@@ -288,6 +289,9 @@ class DataPlane:
         core = self.core
         if core.host.on_control_thread() or threading.get_ident() == core.io_thread:
             raise failures.flush_in_callback()
+        if core.host.is_inside():
+            raise failures.waits_inside("flush()")
+        core.place_late()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         core.flush_until = max(core.flush_until, time.monotonic())
         core.urge()
