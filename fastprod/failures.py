@@ -14,6 +14,7 @@ from fastprod import errors
 from fastprod.types import BatchMetadata
 
 _Error = TypeVar("_Error")
+_Raised = TypeVar("_Raised", bound=BaseException)
 
 
 def own(error: _Error) -> _Error:
@@ -203,7 +204,7 @@ def throttled(node_id: int) -> str:
     return f"broker {node_id} has asked to be sent nothing for a while (throttled)"
 
 
-def with_history(error: BaseException, topic: str, partition: int, told: str) -> BaseException:
+def with_history(error: _Raised, topic: str, partition: int, told: str) -> _Raised:
     """A copy of `error` for one batch, which says what was tried with it (`history`)."""
     mine = own(error)
     if mine is not error and len(mine.args) == 1 and isinstance(mine.args[0], str):
@@ -278,6 +279,15 @@ def bad_timeout(value: object) -> Exception:
 
 def not_a_timeout(value: object) -> Exception:
     return ValueError(f"Invalid timeout: {value}. It is in seconds, or None for as long as it takes.")
+
+
+def waits_inside(what: str) -> Exception:
+    """`what`: "get()" or "flush()"."""
+    return errors.IllegalStateError(
+        f"{what} was called by a signal handler or a finalizer in the middle of another call of this producer on the "
+        "same thread, which goes on only when that has returned: it would wait for itself. Do not wait there, or let "
+        "a thread of your own do it."
+    )
 
 
 def flush_in_callback() -> Exception:

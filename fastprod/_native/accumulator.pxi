@@ -231,7 +231,7 @@ cdef void forget_identity(Partition* partition) noexcept nogil:
     partition.fail_after = FAIL_NONE
     partition.proven_at = 0
     partition.unresolved = UNRESOLVED_NONE
-    partition.unresolved_ordinal = 0
+    partition.unresolved_ordinal = partition.unresolved_first = 0
     partition.broken = False
     partition.forgetful = -1
     partition.asked_id = -1

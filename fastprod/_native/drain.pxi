@@ -34,10 +34,12 @@ cdef void ask_for_epoch(Core* core, Partition* partition) noexcept nogil:
     push_event(core, event)
 
 
-cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now) noexcept nogil:
+cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now,
+                                 vector[Batch*]& behind) noexcept nogil:
     """The place in the queue of the batch that the rules of idempotence let leave next, or the queue's size.
 
-    The partition's lock is held, its queue is not empty, nothing is parked.
+    The partition's lock is held, its queue is not empty, nothing is parked. `behind`: gets those that strict_order lets
+    fail now.
     """
     cdef size_t none = partition.queue.size(), found = none, i
     cdef Batch* head = partition.queue.front()
@@ -59,6 +61,12 @@ cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now) 
                     break
         if found != none:
             return found
+        if core.strict_order and partition.unresolved != UNRESOLVED_NONE:
+            # It is not in the log, or nobody will know any more: it has failed for good.
+            take_behind(partition, partition.unresolved_first, behind)
+            if partition.queue.empty():
+                return 0
+            none = partition.queue.size()
         if current:
             ask_for_epoch(core, partition)
             return none
@@ -135,10 +143,11 @@ cdef void stamp(Core* core, Partition* partition, Batch* batch) noexcept nogil:
 
 
 cdef Batch* leaving(Core* core, Partition* partition, Outbox* outbox, int64_t now, size_t room, int64_t* when,
-                    cbool* too_large) noexcept nogil:
+                    cbool* too_large, vector[Batch*]& behind) noexcept nogil:
     """Take the batch that may leave for this broker now out of the queue, stamped; NULL: none.
 
-    `room`: bytes the request still takes (0: it is empty and takes any). The partition's lock is held.
+    `room`: bytes the request still takes (0: it is empty and takes any). `behind`: see `place_that_may_leave`. The
+    partition's lock is held.
     """
     cdef size_t place = 0
     cdef Batch* batch
@@ -150,7 +159,7 @@ cdef Batch* leaving(Core* core, Partition* partition, Outbox* outbox, int64_t no
     if partition.in_flight.size() >= <size_t>core.max_in_flight:
         return NULL
     if core.idempotent.load(memory_order_relaxed):
-        place = place_that_may_leave(core, partition, now)
+        place = place_that_may_leave(core, partition, now, behind)
         if place == partition.queue.size():
             return NULL
     batch = partition.queue[place]

@@ -61,8 +61,16 @@ cdef int fail_queue(Partition* partition, int outcome, error, bint unsent_only) 
             lose_stamped(batch.core, partition, batch, batch.unknown, behind)
     partition.queue_length.store(<int>partition.queue.size())
     partition.gate.unlock()
+    topic, number = <object>partition.topic_partition
     for i in range(gone.size()):
-        end_claimed(gone[i], outcome, error, None)
+        batch = gone[i]
+        mine = None
+        if error is not None:
+            batch.leader = partition.leader.load()
+            batch.elapsed_ms = (now_ns() - batch.created) / 1e6
+            mine = failures.with_history(error, topic, number, history_of(batch, batch.elapsed_ms))
+            mine = failures.flagged(mine, batch.maybe_written)
+        end_claimed(batch, outcome, mine, None)
     for i in range(behind.size()):
         end_claimed(behind[i], OUT_OF_ORDER, None, None)
     return 0

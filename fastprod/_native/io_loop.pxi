@@ -72,6 +72,7 @@ cdef void gather(Core* core, Outbox* outbox, int64_t now, int64_t* when, vector[
     """Take what may leave for this broker: at most one batch a partition, as much as max_request_size allows, the
     first in any case; begin where the last request ended, so that nobody starves."""
     cdef size_t count = outbox.partitions.size(), step, at, room = 0, size, total = 0
+    cdef vector[Batch*] behind
     cdef Partition* partition
     cdef Batch* batch
     cdef cbool too_large = False
@@ -79,8 +80,11 @@ cdef void gather(Core* core, Outbox* outbox, int64_t now, int64_t* when, vector[
         at = (outbox.rotate + step) % count
         partition = outbox.partitions[at]
         partition.gate.lock()
-        batch = leaving(core, partition, outbox, now, room, when, &too_large)
+        batch = leaving(core, partition, outbox, now, room, when, &too_large, behind)
         partition.gate.unlock()
+        if not behind.empty():
+            end_behind(behind)
+            behind.clear()
         if too_large:
             outbox.rotate = at
             return
@@ -260,20 +264,27 @@ cdef void lose_stamped(Core* core, Partition* partition, Batch* batch, cbool unk
 
     The partition's lock is held. `behind`: gets those that strict_order takes out of the queue; the caller ends them
     when it has let the lock go."""
-    cdef size_t i = 0
     if batch.producer_id != partition.producer_id or batch.producer_epoch != partition.producer_epoch:
         return   # of an identity that is left behind already
     if unknown:
         if batch.ordinal < partition.last_acked_ordinal:
             return   # a later one is in the log, so this one is, too
+        if partition.unresolved == UNRESOLVED_NONE or batch.ordinal < partition.unresolved_first:
+            partition.unresolved_first = batch.ordinal
         if partition.unresolved == UNRESOLVED_NONE or batch.ordinal > partition.unresolved_ordinal:
             partition.unresolved = <int32_t>((<uint32_t>last_sequence(batch) + 1) & 0x7FFFFFFFU)
             partition.unresolved_ordinal = batch.ordinal
         return
     partition.broken = True
-    if not core.strict_order:
-        return
-    partition.fail_after = min(partition.fail_after, batch.ordinal)
+    if core.strict_order:
+        take_behind(partition, batch.ordinal, behind)
+
+
+cdef void take_behind(Partition* partition, uint64_t ordinal, vector[Batch*]& behind) noexcept nogil:
+    """strict_order: those behind a batch that has failed. The queued ones are taken out now, and the caller ends them
+    when it has let the partition's lock go; the others fail when they are answered."""
+    cdef size_t i = 0
+    partition.fail_after = min(partition.fail_after, ordinal)
     while i < partition.queue.size():
         if partition.queue[i].producer_id < 0 or partition.queue[i].ordinal <= partition.fail_after:
             i += 1

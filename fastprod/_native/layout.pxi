@@ -173,6 +173,7 @@ cdef cppclass Partition:
     uint64_t stamps            # given so far
     int32_t unresolved         # the sequence after the last batch whose fate is not known, or -1
     uint64_t unresolved_ordinal
+    uint64_t unresolved_first  # of the oldest such one
     cbool broken               # there is a gap: nothing goes under this identity but what may be in the log already
     int forgetful              # the broker that did not recognize what may be in its log; -1: none
     int64_t asked_id           # the identity for which a newer one was asked

@@ -386,7 +386,8 @@ cdef class DataPlane:
         wake(self.core)
 
     def fail_queued(self, error: BaseException, *, bint sent=False) -> None:
-        """End every batch that was never sent with `error`; `sent`: those that wait to be sent again, too."""
+        """End every batch that was never sent, each with an `error` of its own that says what was tried with it;
+        `sent`: those that wait to be sent again, too."""
         cdef TopicRoute route
         cdef vector[Partition*] partitions
         cdef size_t i

@@ -69,12 +69,16 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
     cdef Topic* topic = partition.topic
     cdef Batch* fresh = NULL
     cdef int64_t quota = NEVER, taken, budget
-    cdef int32_t begun
+    cdef int32_t begun, prepared = -1
     cdef cbool opened, stuck, closing = False, may_move = sticky
     while at >= 0:
         if sticky:
             quota = 2 * topic.quantum.load(memory_order_relaxed) - topic.sticky_produced.load(memory_order_relaxed)
             quota = max(quota, <int64_t>1)
+        if fresh != NULL and prepared != at:
+            # That record has found room elsewhere meanwhile. This one may be larger, and find none in an empty batch.
+            release_held(fresh)
+            fresh = NULL
         begun = at
         taken = 0
         opened = False
@@ -105,6 +109,7 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
             empty_trash(core)
             budget = core.max_block
             fresh = prepare_batch(plane, partition, &chunk.records[at], &budget)
+            prepared = at
     if fresh != NULL:
         release_held(fresh)
     if at >= 0 and closing:

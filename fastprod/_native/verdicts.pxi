@@ -17,9 +17,6 @@ cdef int send_again(Batch* batch, int64_t delay, bint unknown, bint renumber, in
     cdef size_t at
     cdef int outcome = PENDING
     lock_detached(&partition.gate)
-    if renumber and not unknown and batch.core.strict_order and partition.unresolved != UNRESOLVED_NONE:
-        # The one of unknown fate before it is not in the log: it has failed for good.
-        partition.fail_after = min(partition.fail_after, partition.unresolved_ordinal)
     if batch.ended or partition.vanished:
         outcome = VANISHED
     elif batch.producer_id >= 0 and batch.ordinal > partition.fail_after:

@@ -67,7 +67,7 @@ class TopicRoute:
         self.quantum = first_quantum(core)
         self._used = True
         self._rotation: list[Partition] = []
-        self._rotation_lock = threading.Lock()
+        self._rotation_lock = threading.RLock()
         self._counter = itertools.count(random.getrandbits(31))
 
     @property
@@ -202,6 +202,49 @@ def _open_batch(core: Core, route: TopicRoute, partition: Partition, record: Rec
     return batch
 
 
+def _try_append(
+    core: Core,
+    route: TopicRoute,
+    partition: Partition,
+    slot: StickySlot | None,
+    record: Record,
+) -> tuple[Batch | None, int, int]:
+    """Append the record if there is room: its batch, its index there, 0. No batch: the memory that
+    it needs first; 0 of it: choose again. The core knows of this thread that it is in the middle of
+    something until the I/O thread knows of the batch: whoever waited for it before would wait for
+    ever."""
+    inside = core.host.inside
+    me = threading.get_ident()
+    fresh = me not in inside
+    try:
+        inside.add(me)
+        with partition.lock:
+            if core.closing:
+                raise failures.closed()
+            if partition.vanished or (slot is not None and route.sticky is not slot):
+                return None, 0, 0
+            place = partition.try_append(record)
+            if place is None:
+                if slot is not None and not record.charge and route.sticky_is_due(slot, True):
+                    route.move_sticky(slot)
+                    return None, 0, 0
+                size = core.pool.size_class(len(place_record(record.framed, 0, 0)))
+                if not record.charge and not core.pool.try_take(size, record):
+                    return None, 0, size
+                place = _open_batch(core, route, partition, record), 0
+            if slot is not None:
+                slot.produced += len(record.framed)
+                if route.sticky_is_due(slot, False):
+                    route.move_sticky(slot)
+        batch, index = place
+        if index == 0 or not batch.accepts:
+            core.arrive(partition)
+        return batch, index, 0
+    finally:
+        if fresh:
+            inside.discard(me)
+
+
 def append(
     core: Core,
     route: TopicRoute,
@@ -218,29 +261,8 @@ def append(
     """
     try:
         while True:
-            with partition.lock:
-                if core.closing:
-                    raise failures.closed()
-                if partition.vanished or (slot is not None and route.sticky is not slot):
-                    place = None
-                    break
-                place = partition.try_append(record)
-                opened = False
-                if place is None:
-                    if slot is not None and not record.charge and route.sticky_is_due(slot, True):
-                        route.move_sticky(slot)
-                        break
-                    size = core.pool.size_class(len(place_record(record.framed, 0, 0)))
-                    opened = record.charge > 0 or core.pool.try_take(size, record)
-                    if opened:
-                        place = _open_batch(core, route, partition, record), 0
-                if place is not None and slot is not None:
-                    slot.produced += len(record.framed)
-                    if route.sticky_is_due(slot, False):
-                        route.move_sticky(slot)
-            if place is not None:
-                if opened or not place[0].accepts:
-                    core.arrive(partition)
+            batch, index, size = _try_append(core, route, partition, slot, record)
+            if batch is not None or size == 0:
                 break
             began = time.monotonic()
             core.pool.take(size, timeout_s, record)
@@ -252,4 +274,4 @@ def append(
         core.pool.give(record.charge, record)
         core.arrive(partition)
         raise
-    return None if place is None else (place[0].outcome, place[1])
+    return None if batch is None else (batch.outcome, index)

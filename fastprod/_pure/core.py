@@ -3,6 +3,10 @@
 `lock` guards everything about batches on their way. Order of locks: `lock`, then a partition's,
 then the small ones (registry, pool, outcome, wake), of which nobody ever holds two. A sender takes
 a partition's lock and small ones only, so it never waits for the I/O thread's work.
+
+A signal's handler or a finalizer may run in the middle of any of this, on the thread that holds the
+locks, and may send. It must wait for no lock then: its record is put down in `late`, and placed by
+whoever comes next without a lock (`Host.is_inside`).
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +45,8 @@ class Core:
     def __init__(self, options: PlaneOptions, event_fd: int) -> None:
         self.options = options
         self.host = Host()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.late: deque[Callable[[], None]] = deque()
         self.wake_read, self._wake_write = socket.socketpair()
         self.wake_read.setblocking(False)
         self._wake_write.setblocking(False)
@@ -68,10 +74,13 @@ class Core:
         self.events: deque[Event] = deque()
         self.due: deque[tuple[BatchOutcome, int]] = deque()
         # Batches not ended, oldest first, and outcomes not settled: ended with callbacks to run.
-        self.registry = threading.Lock()
+        self.registry = threading.RLock()
         self.pending: OrderedDict[Batch, None] = OrderedDict()
         self.unsettled: dict[BatchOutcome, None] = {}
         self.settling = Gate()  # opened when the next one is settled
+
+        for lock in (self.lock, self.registry, self.pool.lock, self._wake.lock, self._told.lock):
+            self.host.guard(lock)
 
     # --- Signals --------------------------------------------------------------------------------
 
@@ -111,6 +120,22 @@ class Core:
         # The I/O thread looks at the arrivals before it sleeps.
         if threading.get_ident() != self.io_thread:
             self.wake()
+
+    # --- In the middle of it --------------------------------------------------------------------
+
+    def put_late(self, place: Callable[[], None]) -> None:
+        """Let a record be placed soon. Takes no lock that somebody else could hold for long."""
+        self.late.append(place)
+        self.wake()
+
+    def place_late(self) -> None:
+        """Place what was sent in the middle of something, in that order. Not to be called there."""
+        with self.lock:
+            while self.late:
+                # Taken off when it is done: a signal's handler may raise, and to do it again is
+                # harmless.
+                self.late[0]()
+                self.late.popleft()
 
     def close(self) -> None:
         self.wake_read.close()
@@ -164,12 +189,16 @@ class Core:
         charge = batch.charge
         if outcome.finish():
             self.pool.owe(charge)
-            self.due.append((outcome, charge))
-            self._told.send()
+            self.call_back(outcome, charge)
         else:
             self.settle(outcome)
         if not batch.in_request:
             self.free(batch)
+
+    def call_back(self, outcome: BatchOutcome, charge: int) -> None:
+        """Let the control thread run its callbacks; then `charge` bytes are owed no more."""
+        self.due.append((outcome, charge))
+        self._told.send()
 
     def settle(self, outcome: BatchOutcome) -> None:
         """It ended and its callbacks have run: flush need not wait for it any more."""
@@ -184,10 +213,6 @@ class Core:
         batch.records = bytearray()
         batch.body = b""
         self.pool.give(batch.charge, batch)
-
-    def shrink(self, batch: Batch, size: int) -> None:
-        """Its bytes were replaced by fewer."""
-        self.pool.give(batch.charge - size, batch)
 
     def next_ordinal(self) -> int:
         self._ordinal += 1
@@ -258,9 +283,6 @@ class Core:
             partition.broken = True
             if unknown:
                 partition.forgetful = parked.node_id
-            elif self.options.strict_order and partition.unresolved >= 0:
-                # The one of unknown fate before it is not in the log: it has failed for good.
-                self._fail_all_behind(partition, partition.unresolved_ordinal)
         if batch.ended:
             self.account(batch, unknown)
         elif partition.vanished:
@@ -376,6 +398,9 @@ class Core:
     def review(self, partition: Partition) -> None:
         """Something of this partition changed: may it leave now, or does it need an epoch?"""
         if self.idempotent and partition.needs_epoch():
+            if self.options.strict_order and partition.broken and partition.unresolved >= 0:
+                # It is not in the log, or nobody will know any more: it has failed for good.
+                self._fail_all_behind(partition, partition.unresolved_first)
             if self.identity not in (NO_IDENTITY, partition.identity):
                 partition.renumber(self.identity)
             elif not partition.epoch_asked:

@@ -13,7 +13,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from operator import attrgetter
+from operator import attrgetter, call
 from typing import Any, Final, NamedTuple, Protocol
 
 from fastprod import errors, failures
@@ -42,7 +42,7 @@ class Memory(Protocol):
     changes under `lock`, together with the list they are in and without a call in between, at
     which a signal's handler could raise."""
 
-    lock: threading.Lock
+    lock: threading.RLock
     owed: int
 
     def settle(self, size: int) -> None: ...
@@ -51,11 +51,23 @@ class Memory(Protocol):
 class Host:
     """What the outcomes of one plane share: the engine and the pool, once there are any. `forked`:
     this process is a forked child. Whoever held a lock then holds it here for good, so none is
-    taken any more."""
+    taken any more. `inside`: threads that hold a partition's lock or an outcome's, or may
+    soon; and the I/O thread, for which nobody else does what it would wait for."""
 
-    __slots__ = ("engine", "forked", "pool", "throttled_until", "troubles", "unread")
+    __slots__ = (
+        "engine",
+        "forked",
+        "inside",
+        "owned",
+        "pool",
+        "throttled_until",
+        "troubles",
+        "unread",
+    )
 
     def __init__(self) -> None:
+        self.inside: set[int] = set()
+        self.owned: list[Callable[[], bool]] = []  # of each other lock: whether it is this thread's
         self.pool: Memory | None = None
         # Why brokers cannot be used just now; None: why nothing may leave.
         self.troubles: dict[int | None, str] = {}
@@ -66,6 +78,15 @@ class Host:
 
     def on_control_thread(self) -> bool:
         return self.engine is not None and self.engine.on_control_thread()
+
+    def guard(self, lock: Any) -> None:
+        """Look at this RLock, too, when asked whether somebody is inside."""
+        self.owned.append(lock._is_owned)
+
+    def is_inside(self) -> bool:
+        """Whether this thread holds one of our locks, so that whoever asks runs in the middle of
+        what they guard: as a signal's handler, or a finalizer."""
+        return threading.get_ident() in self.inside or any(map(call, self.owned))
 
 
 class Registered(NamedTuple):
@@ -103,7 +124,7 @@ class BatchOutcome:
     def __init__(self, host: Host, topic_partition: TopicPartition | None) -> None:
         self.host = host
         self.topic_partition = topic_partition
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.done = False
         self.settled = False
         self.error: BaseException | None = None
@@ -137,7 +158,7 @@ class BatchOutcome:
                 place = bisect_right(first_of_child, entry.number) - 1
                 index = entry.number - first_of_child[place]
                 children[place].callbacks.append(entry._replace(number=index))
-            self.callbacks = []
+            self.callbacks.clear()
             self.first_of_child = first_of_child
             self.children = children
             gate, self.gate = self.gate, None
@@ -146,12 +167,19 @@ class BatchOutcome:
 
     def wait(self, seconds: float) -> None:
         """Until settled or split, at most `seconds`."""
-        with self.lock:
-            if self.settled or self.children is not None:
-                return
-            if self.gate is None:
-                self.gate = Gate()
-            gate = self.gate
+        me = threading.get_ident()
+        fresh = me not in self.host.inside
+        try:
+            self.host.inside.add(me)
+            with self.lock:
+                if self.settled or self.children is not None:
+                    return
+                if self.gate is None:
+                    self.gate = Gate()
+                gate = self.gate
+        finally:
+            if fresh:
+                self.host.inside.discard(me)
         gate.wait(seconds)
 
     def run_callbacks(self) -> None:
@@ -360,6 +388,8 @@ class FutureRecordMetadata:
         if outcome.settled:
             return outcome, index
         host = self._outcome.host
+        if host.is_inside():
+            raise failures.waits_inside("get()")
         inside = host.on_control_thread()
         while True:
             outcome, index = self._leaf()
@@ -424,20 +454,28 @@ class FutureRecordMetadata:
     ) -> tuple[Registered, BatchOutcome] | None:
         """Put it among the callbacks of the record's batch and return None; the entry and the batch,
         when that is done with them."""
-        while True:
-            outcome, index = self._leaf()
-            entry = Registered(index, kind, self, function, args, kwargs)
-            with outcome.lock:
-                if outcome.children is not None:
-                    continue  # split between the look and the lock
-                if outcome.settled:
-                    break
-                pool = outcome.host.pool
-                if pool is not None:
-                    with pool.lock:
-                        outcome.callbacks += [entry]
-                        pool.owed += layout.CALLBACK_SIZE
-                return None
+        inside = self._outcome.host.inside
+        me = threading.get_ident()
+        fresh = me not in inside
+        try:
+            inside.add(me)
+            while True:
+                outcome, index = self._leaf()
+                entry = Registered(index, kind, self, function, args, kwargs)
+                with outcome.lock:
+                    if outcome.children is not None:
+                        continue  # split between the look and the lock
+                    if outcome.settled:
+                        break
+                    pool = outcome.host.pool
+                    if pool is not None:
+                        with pool.lock:
+                            outcome.callbacks += [entry]
+                            pool.owed += layout.CALLBACK_SIZE
+                    return None
+        finally:
+            if fresh:
+                inside.discard(me)
         return entry, outcome
 
     def watch(self, function: Callable[..., object]) -> bool:

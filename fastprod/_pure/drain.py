@@ -108,8 +108,6 @@ def _seal(core: Core, batch: Batch) -> None:
     with core.lock:
         if batch.ended:
             core.free(batch)
-        elif batch.codec:
-            core.shrink(batch, len(batch.body))
 
 
 def _depart(core: Core, outbox: Outbox, candidates: list[Batch], now: float) -> list[Batch]:

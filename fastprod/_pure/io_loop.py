@@ -100,6 +100,7 @@ class IoLoop:
 
     def _run(self) -> None:
         self._core.io_thread = threading.get_ident()
+        self._core.host.inside.add(self._core.io_thread)
         try:
             while not self._stopping:
                 try:
@@ -112,6 +113,7 @@ class IoLoop:
             self._drop_commands()
             for outbox in self.outboxes.values():
                 self._lose(outbox, ConnectionLost("the producer is closing", 0))
+            self._core.host.inside.discard(self._core.io_thread)
             self._core.io_thread = 0
             if self._abandoned:
                 self._close()
@@ -125,6 +127,7 @@ class IoLoop:
         urged, core.urged = core.urged, False
         with core.lock:
             now = time.monotonic()  # waiting for the lock may have taken a while
+            core.place_late()
             self._sort_arrivals()
             due = expire(core, now)
         for outbox in list(self.outboxes.values()):
@@ -136,7 +139,7 @@ class IoLoop:
     def _sleep(self, due: float) -> None:
         core = self._core
         rest = min(due - time.monotonic(), _LONGEST_SLEEP)
-        if core.arrivals or core.urged or self._commands or self._stopping:
+        if core.arrivals or core.late or core.urged or self._commands or self._stopping:
             rest = 0
         for key, mask in self._selector.select(max(rest, 0)):
             if key.data is None:

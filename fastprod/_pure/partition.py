@@ -50,6 +50,7 @@ class Partition:
         "topic",
         "topic_partition",
         "unresolved",
+        "unresolved_first",
         "unresolved_ordinal",
         "vanished",
     )
@@ -75,6 +76,7 @@ class Partition:
         self.proven_at: float | None = None
         self.unresolved = -1  # the sequence after the last batch whose fate is not known
         self.unresolved_ordinal: Ordinal = ()
+        self.unresolved_first: Ordinal = ()  # of the oldest such one
         self.broken = False  # there is a gap: a sequence that was given out and never written
         self.forgetful = -1  # the broker that did not recognize what may be in its log
         self.epoch_asked = False
@@ -241,6 +243,8 @@ class Partition:
         """The batch ended without an answer and may be in the log."""
         if not batch.stamped or batch.ordinal < self.last_acked_ordinal:
             return
+        if self.unresolved < 0 or batch.ordinal < self.unresolved_first:
+            self.unresolved_first = batch.ordinal
         if self.unresolved < 0 or batch.ordinal > self.unresolved_ordinal:
             self.unresolved = batch.next_sequence
             self.unresolved_ordinal = batch.ordinal

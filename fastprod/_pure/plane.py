@@ -245,18 +245,22 @@ class DataPlane:
             self.core.review(parent.partition)
 
     def fail_queued(self, error: BaseException, *, sent: bool = False) -> None:
-        """Fail every batch that was never sent; `sent`: those that wait to be sent again, too."""
+        """Fail every batch that was never sent, each with an `error` of its own that says what was
+        tried with it; `sent`: those that wait to be sent again, too."""
         core = self.core
         with core.lock:
             for batch in list(core.pending):
                 at_rest = not (batch.ended or batch.in_request or batch.parked)
                 if at_rest and (sent or batch.attempts == 0):
-                    core.fail_unsent(batch, error)
+                    told = history_of(batch, batch.unknown)
+                    place = batch.partition.topic_partition
+                    core.fail_unsent(batch, failures.with_history(error, *place, told))
 
     def abort(self, error: Callable[[], BaseException]) -> list[AbortedBatch]:
         """End each batch that is left with an `error()`; a tuple for each, see DESIGN.md."""
         left: list[AbortedBatch] = []
         core = self.core
+        core.place_late()
         with core.lock:
             for route in core.topics.values():
                 for partition in (*route.partitions, *route.vanished.values()):
@@ -285,6 +289,9 @@ class DataPlane:
         core = self.core
         if core.host.on_control_thread() or threading.get_ident() == core.io_thread:
             raise failures.flush_in_callback()
+        if core.host.is_inside():
+            raise failures.waits_inside("flush()")
+        core.place_late()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         core.flush_until = max(core.flush_until, time.monotonic())
         core.urge()

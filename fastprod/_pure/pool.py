@@ -56,7 +56,7 @@ class BufferPool:
         self._host = host
         host.pool = self
         self._on_pressure = on_pressure
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self._line: deque[_Waiter] = deque()
 
     @property

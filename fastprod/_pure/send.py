@@ -6,6 +6,7 @@ import operator
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from fastprod import failures
@@ -25,6 +26,7 @@ from fastprod._pure.record_batch import (
     frame_record,
     record_upper_bound,
 )
+from fastprod.types import TopicPartition
 
 Serializer = Callable[[str, list[Header], Any], Any]
 Partitioner = Callable[[str, Any, BytesLike | None, Any, BytesLike | None], int]
@@ -112,7 +114,8 @@ class OneByOne:
             record.value_bytes = self._value_serializer(topic, headers, value)
         key_size = size_of("key", record.key_bytes)
         value_size = size_of("value", record.value_bytes)
-        timeout_s = self._max_block_s
+        inside = self._core.host.is_inside()
+        timeout_s = 0.0 if inside else self._max_block_s
         route = self._routes.get(topic) if type(topic) is str else None
         if route is None:
             began = time.monotonic()
@@ -122,7 +125,7 @@ class OneByOne:
             route = resolved
             timeout_s = max(0.0, timeout_s - (time.monotonic() - began))
         if partition is None:
-            target, slot = self._choose(route, record)
+            target, slot = (None, None) if inside else self._choose(route, record)
         else:
             route, target = self._explicit(route, partition, timeout_s)
             slot = None
@@ -136,13 +139,50 @@ class OneByOne:
         record.framed = framed
         record.timestamp = timestamp_ms = timestamp_of(timestamp_ms)
         header_size = header_size_of(headers) if headers else -1
-        place = append(self._core, route, target, slot, record, timeout_s)
+        place = None
+        if target is not None and not inside and not self._core.late:
+            place = append(self._core, route, target, slot, record, timeout_s)
         if place is None:
-            place = self._place(route, partition, record, timeout_s)
+            place = self._put(route, partition, record, timeout_s)
         route.mark_used()
         return FutureRecordMetadata(
             place[0], place[1], timestamp_ms, key_size, value_size, header_size
         )
+
+    def _put(
+        self, route: TopicRoute, number: int | None, record: Record, timeout_s: float
+    ) -> tuple[BatchOutcome, int]:
+        """Place the record, behind those that were sent in the middle of something. In the middle
+        of something itself it waits for nothing, and its outcome is only promised."""
+        core = self._core
+        if not core.host.is_inside():
+            if core.late:
+                core.place_late()
+            return self._place(route, number, record, timeout_s)
+        if number is None and self._partition_mode == layout.PARTITION_CUSTOM:
+            number = self._custom(route, record).index  # the caller's code: under no lock of ours
+        promised = BatchOutcome(core.host, TopicPartition(route.topic, -1))
+        core.put_late(partial(self._place_late, promised, route, number, record))
+        return promised, 0
+
+    def _place_late(
+        self, promised: BatchOutcome, route: TopicRoute, number: int | None, record: Record
+    ) -> None:
+        """Keep the promise. The core's lock is held, so the batch cannot end meanwhile."""
+        if promised.done or promised.children is not None:
+            return
+        try:
+            outcome, index = self._place(route, number, record, 0.0)
+            promised.split([outcome], [-index])
+        except BaseException as error:
+            if promised.children is None:
+                # What a signal's handler raises may have come when the record was accepted.
+                maybe_written = not isinstance(error, Exception)
+                promised.error = failures.flagged(failures.own(error), maybe_written)
+                if promised.finish():
+                    self._core.call_back(promised, 0)
+            if not isinstance(error, Exception):
+                raise
 
     def _place(
         self, route: TopicRoute, number: int | None, record: Record, timeout_s: float
@@ -229,9 +269,11 @@ class OneByOne:
 
 def _has_room(partition: Partition, record: Record) -> bool:
     """Whether the record would go into an open batch. Its headers are not counted: they are framed
-    later, and this only decides when a partitioner is told of a new batch."""
+    later, and this only decides when a partitioner is told of a new batch; so it needs no lock."""
     size = layout.BATCH_HEADER + layout.RECORD_OVERHEAD
     size += len(record.key_bytes or b"") + len(record.value_bytes or b"")
-    with partition.lock:
-        tail = partition.queue[-1] if partition.queue else None
-        return tail is not None and tail.accepts and len(tail.records) + size <= tail.limit
+    try:
+        tail = partition.queue[-1]
+    except IndexError:
+        return False
+    return tail.accepts and len(tail.records) + size <= tail.limit

@@ -56,7 +56,8 @@ class ManyAtOnce(OneByOne):
         """The future of the records, which are in batches now."""
         route: Any = self._routes.get(topic) if type(topic) is str else None
         if route is None:
-            route = self._engine.resolve_topic(topic, self._max_block_s)
+            timeout_s = 0.0 if self._core.host.is_inside() else self._max_block_s
+            route = self._engine.resolve_topic(topic, timeout_s)
         futures: list[FutureRecordMetadata | None] = [None] * len(rows)
         refusal: BaseException | None = None
         if isinstance(route, BaseException):
@@ -136,7 +137,7 @@ class ManyAtOnce(OneByOne):
             if row.ahead and number is not None and number >= route.partition_count:
                 number = None  # gone by now: the partitioner is asked again
             try:
-                outcome, place = self._place(route, number, row.record, self._max_block_s)
+                outcome, place = self._put(route, number, row.record, self._max_block_s)
             except (errors.KafkaError, ValueError, TypeError) as error:
                 if index == 0:
                     raise

@@ -11,15 +11,15 @@ class Wakeup:
     """A byte in a socket for a thread that sleeps in select: one, until the sleeper says that it
     woke."""
 
-    __slots__ = ("_lock", "_sent", "_socket")
+    __slots__ = ("_sent", "_socket", "lock")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()  # a handler in the middle of it may send
         self._sent = False
 
     def send(self) -> None:
-        with self._lock:
+        with self.lock:
             if self._sent:
                 return
             # An error means full, and the sleeper wakes anyway, or closed, and nobody is left to
@@ -31,5 +31,5 @@ class Wakeup:
 
     def seen(self) -> None:
         """The sleeper is awake and will look at everything now."""
-        with self._lock:
+        with self.lock:
             self._sent = False

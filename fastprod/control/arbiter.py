@@ -78,7 +78,8 @@ class Arbiter:
         if verdict.action is Action.SUCCEED:
             self._plane.succeed(parked, -1, -1)
         elif self.fatal is not None and verdict.action is not Action.FAIL:
-            error = refusals.marked(refusals.repeated(self.fatal), verdict.unknown)
+            refusal = _refusal(parked, verdict, self._loop.now())
+            error = refusals.ended_with(self.fatal, refusal)
             self._plane.fail(parked, error, unknown=verdict.unknown)
         elif verdict.action is Action.RETRY:
             self._retry(parked, verdict, hinted)
@@ -123,7 +124,7 @@ class Arbiter:
             self._announce(parked, told)
         if verdict.action is Action.FATAL:
             # First: whoever has seen the error must find that nothing more is accepted.
-            self._on_fatal(error)
+            self._on_fatal(refusals.end_of_all(refusal))
         self._plane.fail(parked, error, unknown=verdict.unknown, record_errors=own)
 
     def _announce(self, parked: Parked, told: str) -> None:

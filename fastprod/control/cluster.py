@@ -58,7 +58,7 @@ class Snapshot(NamedTuple):
 
 
 class TopicAnswer(NamedTuple):
-    """A topic of a metadata response. `epochs_known` is False below v9."""
+    """A topic of a metadata response. `leaders`: by partition; `topic_id` is None where it has none."""
 
     name: str
     error_code: int

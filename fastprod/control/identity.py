@@ -122,16 +122,18 @@ class Identity:
         if answer is not None:
             kind = errors.for_code(answer.error_code)
             told = f"{_MISSING} was refused with {kind.__name__}: {kind.description}"
-            self._plane.set_trouble(None, told)
             if not errors.is_retriable(answer.error_code):
                 self._refused(answer.error_code)
+            self._plane.set_trouble(None, told)
         self._try_again()
 
     def _refused(self, code: int) -> None:
         error = refused_error(code)
         if self._failures == 0:
             self._journal.error("%s", error)
-        self._plane.fail_queued(error)
+        # The error says it all. What was sent before, too: it waits for an epoch to go on under.
+        self._plane.set_trouble(None, "")
+        self._plane.fail_queued(error, sent=True)
 
     def _try_again(self) -> None:
         self._failures += 1

@@ -126,6 +126,35 @@ def internal_error(topic: str, partition: int, cause: BaseException) -> Exceptio
     return marked(error, True)
 
 
+def end_of_all(refusal: Refusal) -> Exception:
+    """Return the error of everything else where this refusal ends the producer: it is not about
+    that batch. `maybe_written` is False."""
+    kind = errors.for_code(refusal.error_code)
+    advice = _ADVICE.get(refusal.error_code, "Close it and make another.")
+    return marked(
+        kind(
+            f"This producer can send nothing more, because broker {refusal.node_id} refused an "
+            f"earlier batch: {_said(refusal, refusal.error_message)}. {advice}"
+        ),
+        False,
+    )
+
+
+def ended_with(fatal: Exception, refusal: Refusal) -> Exception:
+    """Return the error of a batch that could go on, were the producer not at its end."""
+    told = failures.history(
+        refusal.attempts,
+        refusal.node_id,
+        refusal.error_code,
+        refusal.node_id,
+        "",
+        refusal.maybe_written,
+        refusal.elapsed_ms,
+    )
+    error = failures.with_history(fatal, refusal.topic, refusal.partition, told)
+    return marked(error, refusal.maybe_written)
+
+
 def repeated(error: Exception) -> Exception:
     """Return another instance of an error, so that what is set on one is not seen in the other."""
     return type(error)(*error.args)

@@ -102,6 +102,57 @@ def test_strict_mode_followers_fail_behind_one_of_unknown_fate(broker: ScriptedB
     assert broker.log("t")[-1].stamp == (ID, 1, 0)
 
 
+def test_strict_mode_followers_fail_behind_one_that_nobody_can_tell_of(broker: ScriptedBroker, make: Make) -> None:
+    """The broker was started again, and those that may be there are asked about from the last on. The last one is not
+    there; the others end without an answer, and so there may be a gap before it. What holds no sequence goes on."""
+    made = proven(broker, make, strict_order=True)
+    futures, requests = in_flight(broker, made, 3)
+    requests[0].drop()
+    request = broker.next_produce()
+    assert request.batch.values == [b"1"]
+    request.refuse(45)
+    request = broker.next_produce()
+    assert request.batch.values == [b"3"]
+    (late,) = send(made, b"4")
+    request.refuse(45)
+    for values in ([b"2"], [b"1"]):
+        request = broker.next_produce()
+        assert request.batch.values == values
+        request.refuse(-1)
+    request = broker.next_produce()
+    assert (request.batch.values, request.batch.stamp) == ([b"4"], (ID, 1, 0))
+    request.accept()
+    for each in futures[:2]:
+        with pytest.raises(errors.UnknownError):
+            each.get(20)
+        assert each.exception.maybe_written
+    with pytest.raises(errors.OutOfOrderSequenceNumberError, match="strict_order"):
+        futures[2].get(20)
+    assert futures[2].exception.maybe_written is False
+    assert late.get(20).offset == 1
+    assert broker.values("t") == [b"first", b"4"]
+
+
+def test_strict_mode_followers_fail_between_two_that_nobody_can_tell_of(broker: ScriptedBroker, make: Make) -> None:
+    """The second one was refused and waits; the first and the third ended without an answer. The topic is created
+    again, so it would begin anew: but the first one may be missing."""
+    made = proven(broker, make, strict_order=True, retry_backoff_ms=2000, metadata_max_age_ms=100)
+    futures, requests = in_flight(broker, made, 3)
+    for request, code in zip(requests, (-1, 19, -1), strict=True):
+        request.refuse(code)
+    for each in (futures[0], futures[2]):
+        with pytest.raises(errors.UnknownError):
+            each.get(20)
+    broker.recreate_topic("t")
+    broker.wait_for(Api.METADATA, broker.count(Api.METADATA) + 2)
+    broker.by_hand = False
+    (late,) = send(made, b"4")
+    with pytest.raises(errors.OutOfOrderSequenceNumberError, match="strict_order"):
+        futures[1].get(20)
+    assert late.get(20).offset == 0
+    assert broker.values("t") == [b"4"]
+
+
 def test_bump_on_45_next_batch(broker: ScriptedBroker, make: Make) -> None:
     """A leader with another idea of our sequences: one bump, and from 0."""
     made = proven(broker, make)

@@ -264,6 +264,59 @@ def test_fatal_vs_not_fatal_for_those_that_wait(broker: ScriptedBroker, make: Ma
     assert broker.values("t") == [b"first"]
 
 
+def test_fatal_vs_not_fatal_each_error_is_about_its_own(broker: ScriptedBroker, make: Make) -> None:
+    """What is in flight, what waits in the queue and what is sent later fails with an error that names its own topic
+    and partition, or none: not those of the batch that was refused."""
+    broker.add_partitions("t", 3)
+    made = proven(broker, make, retry_backoff_ms=20_000)
+    broker.by_hand = False
+    send(made, b"first", partition=1)[0].get(20)
+    with broker.on_produce("t", 1).lose():
+        (waits,) = send(made, b"w", partition=1)
+        eventually(lambda: broker.values("t", 1) == [b"first", b"w"])
+        eventually(lambda: made.stats().queued.records == 1)
+    broker.by_hand = True
+    futures, requests = in_flight(broker, made, 2)
+    requests[0].refuse(90, message="fenced")
+    requests[1].refuse(19)
+    broker.by_hand = False
+    with pytest.raises(errors.ProducerFencedError, match=r"partition 0, batch of 1 record.*fenced"):
+        futures[0].get(20)
+    for future, partition, maybe in ((futures[1], 0, False), (waits, 1, True)):
+        with pytest.raises(errors.ProducerFencedError) as caught:
+            future.get(20)
+        assert f"fenced. Close it and make another. Topic 't' partition {partition}: Sent once" in str(caught.value)
+        assert ("partition 0" in str(caught.value)) == (partition == 0)
+        assert caught.value.maybe_written is maybe
+    with pytest.raises(errors.ProducerFencedError) as caught:
+        made.send("t", b"later", partition=2).get(20)
+    assert "partition" not in str(caught.value)
+
+
+def test_epoch_exhaustion_and_no_new_id(broker: ScriptedBroker, make: Make) -> None:
+    """Those behind the one that failed have held sequences and wait for an epoch to go on under. There will be none, as
+    the brokers refuse a producer id for good: they say so and do not wait until their time is up."""
+    broker.next_identity = (ID, 32767)
+    made = make(**SINGLE)
+    send(made, b"first")[0].get(20)
+    broker.by_hand = True
+    futures = send(made, b"1", b"2", b"3")
+    requests = [broker.next_produce() for _ in futures]
+    with broker.on(Api.INIT_PRODUCER_ID).refuse(31):
+        requests[0].refuse(87)
+        for each in requests[1:]:
+            each.answer()
+        for each in futures[1:]:
+            with pytest.raises(errors.ClusterAuthorizationFailedError) as caught:
+                each.get(20)
+            assert "Topic 't' partition 0: Sent once" in str(caught.value)
+            assert caught.value.maybe_written is False
+    broker.next_identity = (ID + 1, 0)
+    broker.by_hand = False
+    assert eventually(lambda: not (last := send(made, b"4")[0]).failed() and last.get(20)).offset == 1
+    assert broker.values("t") == [b"first", b"4"]
+
+
 @pytest.mark.parametrize("code", [29, 43, 87, 10, 44, -1])
 def test_fatal_vs_not_not(broker: ScriptedBroker, make: Make, code: int) -> None:
     """The batch fails alone; everything else goes on."""

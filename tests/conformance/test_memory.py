@@ -142,3 +142,24 @@ def test_pool_accounting(broker: ScriptedBroker, make: Make, seed: int) -> None:
     before = len(broker.log("other"))
     for number in range(2):
         assert made.send("other", value, partition=0).get(20).offset == before + number
+
+
+def test_pool_accounting_of_compressed_batches(broker: ScriptedBroker, make: Make) -> None:
+    """They are charged what they took before: split, they take it again."""
+    broker.add_partitions("t", 8)
+    made = make(compression_type="gzip", batch_size=10_000, linger_ms=10, buffer_memory=72_000, max_block_ms=200)
+    broker.by_hand = True
+    futures = [made.send("t", bytes(4_000), partition=number) for number in range(8) for _ in range(2)]
+    requests = [broker.next_produce()]
+    while sum(len(each.batches) for each in requests) < 8:
+        requests.append(broker.next_produce())
+    assert sum(len(each.data) for request in requests for each in request.batches) < 8_000
+    with pytest.raises(errors.KafkaTimeoutError, match="No room"):
+        made.send("t", bytes(9_000), partition=0)
+    broker.by_hand = False
+    for each in requests:
+        each.refuse(10)
+    for each in futures:
+        each.get(20)
+        assert made.stats().memory_used <= 72_000 + 10_000
+    assert sum(len(broker.values("t", number)) for number in range(8)) == 16

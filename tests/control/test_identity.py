@@ -91,7 +91,7 @@ def test_refusals_fail_what_waits_and_are_asked_again(code: int) -> None:
     rig = Rig()
     rig.identity.start()
     rig.channel.answer(NewIdentity(code, -1, -1))
-    ((error,),) = rig.plane.named("fail_queued")
+    (error,) = rig.plane.named("fail_queued")[0][:1]
     assert isinstance(error, errors.for_code(code))
     assert "enable_idempotence=False" in str(error)
     assert error.maybe_written is False

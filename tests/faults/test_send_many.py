@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -55,6 +56,27 @@ def test_lost_answers_and_refusals(broker: ScriptedBroker, make: MakeProducer) -
     assert outcome.errors == {}
     assert holds(broker, outcome, values)
     assert sum(len(broker.values("t", n)) for n in range(PARTITIONS)) == 5_000
+
+
+def test_many_senders_and_little_memory(broker: ScriptedBroker, make: MakeProducer) -> None:
+    """A call that waited for the memory of a small record finds that room was made for it meanwhile, and its next
+    record is larger: no batch leaves empty."""
+    made = make(batch_size=400, buffer_memory=1_500, max_block_ms=20_000)
+    end = time.monotonic() + 4
+
+    def send(seed: int) -> None:
+        chance = random.Random(seed)
+        while time.monotonic() < end and not broker.complaints:
+            made.send_many("t", [bytes(chance.choice((1, 10, 120))) for _ in range(20)], partition=0)
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(6)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    made.flush(20)
+    assert broker.complaints == []
+    assert made.stats().failed.records == 0
 
 
 def test_one_partition_fails(broker: ScriptedBroker, make: MakeProducer) -> None:

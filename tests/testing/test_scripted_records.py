@@ -70,6 +70,36 @@ class TestRecordsOfWhatCame:
         with pytest.raises(RuntimeError, match="a slip in the test"):
             run()
 
+    def test_an_error_in_the_script_comes_out_of_close(self) -> None:
+        """Where it is closed by hand, and once. At the end of a block its own error comes first."""
+
+        def judge(_: object) -> Verdict:
+            raise RuntimeError("a slip in the test")
+
+        def made() -> ScriptedBroker:
+            broker = ScriptedBroker({"t": 1})
+            broker.on_produce().answer(judge)
+            with client(broker.bootstrap_servers) as raw:
+                raw.produce("t", 0, batch(b"a"), answered=False)
+                assert raw.ended()
+            return broker
+
+        broker = made()
+        with pytest.raises(RuntimeError, match="a slip in the test"):
+            broker.close()
+        broker.close()
+        with pytest.raises(ZeroDivisionError), made():
+            1 / 0  # noqa: B018
+
+    def test_a_byte_that_the_answer_has_not(self) -> None:
+        broker = ScriptedBroker({"t": 1})
+        broker.on_produce().answer(corrupt_at=5_000)
+        with client(broker.bootstrap_servers) as raw:
+            raw.produce("t", 0, batch(b"a"), answered=False)
+            assert raw.ended()
+        with pytest.raises(ValueError, match=r"corrupt_at=5000: the answer has \d+ bytes: .*PRODUCE"):
+            broker.close()
+
 
 class TestLifetime:
     def test_it_ends_at_once_whatever_is_open(self) -> None:

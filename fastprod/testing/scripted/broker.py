@@ -82,13 +82,22 @@ class ScriptedBroker(Cluster):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it, and raise the first error that a `judge`, `edit` or condition of the script raised."""
-        self.close()
-        if error is None and self._errors:
-            raise self._errors[0]
+        """Close it, as `close` does; an error of the block's own comes before those of the script."""
+        if error is None:
+            self.close()
+        else:
+            self._end()
 
     def close(self) -> None:
-        """Close every port and connection and end the threads. A second call does nothing."""
+        """Close every port and connection and end the threads, and raise the first error that a `judge`, `edit` or
+        condition of the script raised. A second call does nothing."""
+        self._end()
+        if self._errors:
+            error = self._errors[0]
+            self._errors.clear()
+            raise error
+
+    def _end(self) -> None:
         with self.lock:
             self._closed = True
             self._changed.notify_all()

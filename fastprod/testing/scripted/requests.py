@@ -169,7 +169,10 @@ class Pending:
             response = shape["edit"](response)
         frame = bytearray(write_response(response, shape.get("correlation_id", self.request.correlation_id)))
         if "corrupt_at" in shape:
-            frame[shape["corrupt_at"]] ^= 0xFF
+            at = shape["corrupt_at"]
+            if not -len(frame) <= at < len(frame):
+                raise ValueError(f"corrupt_at={at}: the answer has {len(frame)} bytes: {self.request}")
+            frame[at] ^= 0xFF
         return shape["mangle"](bytes(frame)) if "mangle" in shape else bytes(frame)
 
     def _send(self, frame: bytes, shape: Shape) -> None:
