@@ -130,7 +130,7 @@ def test_it_runs_on_the_io_thread(rig: Callable[..., Rig]) -> None:
     def compress(body: bytes) -> bytes:
         if not found:
             assert pool.try_take(pool.budget - pool.charged, taken)
-            found.append(made.send(b"late"))
+            found.append(made.send(bytes(2_000)))  # more than what is in this batch, which ends soon
         return bytes(body)
 
     made = rig(codec=1, compress=compress)
