@@ -44,7 +44,7 @@ cdef Sealed sealed_body(Core* core, Compressor* own, Batch* batch) noexcept nogi
         memcpy(batch.data, own.out, sealed.size)
     else:
         sealed.size = batch.used
-    sealed.crc = crc_of(0, batch.data, sealed.size)
+    sealed.crc = body_crc_of(batch.data, sealed.size)
     return sealed
 
 

@@ -20,6 +20,8 @@ cdef uint32_t crc_powers[64]          # x^(8 * 2^k) modulo the polynomial
 cdef uint32_t long_shift[4][256]
 cdef uint32_t short_shift[4][256]
 cdef bint crc_in_hardware = False
+# Bytes from which on joining two CRCs costs less than going over the second stretch again.
+cdef size_t join_from = 512
 
 
 cdef uint32_t polynomial_product(uint32_t a, uint32_t b) noexcept nogil:
@@ -59,7 +61,7 @@ cdef inline uint32_t shifted(uint32_t (*table)[256], uint32_t crc) noexcept nogi
 
 
 cdef void prepare_crc32c() noexcept:
-    global crc_in_hardware
+    global crc_in_hardware, join_from
     cdef uint32_t n, crc
     cdef int k
     for n in range(256):
@@ -77,6 +79,8 @@ cdef void prepare_crc32c() noexcept:
     fill_shift(long_shift, LONG_STRETCH)
     fill_shift(short_shift, SHORT_STRETCH)
     crc_in_hardware = fp_crc_available()
+    if crc_in_hardware:
+        join_from = 4096
 
 
 cdef uint32_t crc_by_tables(uint32_t crc, const unsigned char* data, size_t size) noexcept nogil:
@@ -122,6 +126,17 @@ cdef uint32_t crc_of(uint32_t value, const unsigned char* data, size_t size) noe
 
 cdef inline uint32_t crc_joined(uint32_t first, uint32_t second, uint64_t second_size) noexcept nogil:
     return polynomial_product(first, power_of_bytes(second_size)) ^ second
+
+
+cdef inline uint32_t body_crc_of(const unsigned char* body, size_t size) noexcept nogil:
+    """What is kept of a body so that each header it goes out with costs the same: its CRC; nothing of a short one."""
+    return 0 if size < join_from else crc_of(0, body, size)
+
+
+cdef inline uint32_t crc_with_body(uint32_t header, const unsigned char* body, size_t size,
+                                   uint32_t kept) noexcept nogil:
+    """The CRC of a header, whose own is given, and the body behind it; `kept`: what `body_crc_of` said."""
+    return crc_of(header, body, size) if size < join_from else crc_joined(header, kept, size)
 
 
 prepare_crc32c()

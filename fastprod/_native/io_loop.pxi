@@ -34,7 +34,7 @@ cdef cbool seal(Core* core, Batch* batch) noexcept nogil:
     if batch.codec and compress_sealed(core, batch) < 0:
         abandon_unsent(core, batch)
         return False
-    batch.body_crc = crc_of(0, batch.data, batch.used)
+    batch.body_crc = body_crc_of(batch.data, batch.used)
     return True
 
 
@@ -131,8 +131,9 @@ cdef Request* build_request(Core* core, Outbox* outbox, vector[Batch*]& batches,
         part.partition = batch.partition.index
         part.body = batch.data
         part.body_size = batch.used
-        put_batch_header(part.header, batch.used, batch.body_crc, batch.codec, batch.count, batch.base_timestamp,
-                         batch.max_timestamp, batch.producer_id, batch.producer_epoch, batch.base_sequence)
+        put_batch_header(part.header, batch.data, batch.used, batch.body_crc, batch.codec, batch.count,
+                         batch.base_timestamp, batch.max_timestamp, batch.producer_id, batch.producer_epoch,
+                         batch.base_sequence)
         wire.push_back(part)
     write_request(request, core.client_id, core.acks, <int32_t>(core.request_timeout // MILLISECOND), wire)
     request.batches = batches
