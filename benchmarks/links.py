@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from comparing.machine import describe
+from comparing.options import names_in
 from comparing.servers import BROKER_PROPERTIES
 from linking import model, ours, report
 from linking.bench import Bench
@@ -104,7 +105,7 @@ def _parsed() -> argparse.Namespace:
         "--rates", type=_rates, metavar="N,...", help="records/s, 0: as fast as they can (default: see README)"
     )
     parser.add_argument(
-        "--only", type=_contenders, default=list(CONTENDERS), metavar="NAME,...", help=", ".join(CONTENDERS)
+        "--only", type=names_in(CONTENDERS), default=list(CONTENDERS), metavar="NAME,...", help=", ".join(CONTENDERS)
     )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument(
@@ -126,14 +127,6 @@ def _links(text: str) -> list[Link]:
 
 def _rates(text: str) -> list[float | None]:
     return [float(part) or None for part in text.split(",")]
-
-
-def _contenders(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in CONTENDERS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} not known; there are {', '.join(CONTENDERS)}")
-    return names
 
 
 def _say(text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import product
 
 from comparing.contenders import CONTENDERS
@@ -31,7 +31,7 @@ def parse(about: str) -> argparse.Namespace:
     )
     parser.add_argument("--scale", type=float, default=1.0, metavar="FACTOR", help="times as many records as usual")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="interleaved rounds (default %(default)s)")
-    parser.add_argument("--only", type=_contenders, metavar="NAME,...", help=f"of {', '.join(CONTENDERS)}")
+    parser.add_argument("--only", type=names_in(CONTENDERS), metavar="NAME,...", help=f"of {', '.join(CONTENDERS)}")
     parser.add_argument("--pure", action="store_true", help="fastprod's pure-Python twin as well")
     parser.add_argument("--quick", action="store_true", help="one short round; the figures mean nothing")
     parser.add_argument("--json", metavar="FILE", help="write every run there")
@@ -87,9 +87,14 @@ def _codecs(text: str) -> list[tuple[str | None, int | None]]:
     return found
 
 
-def _contenders(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in CONTENDERS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} not known; there are {', '.join(CONTENDERS)}")
+def names_in(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Return what reads a list of such names."""
+
+    def names(text: str) -> list[str]:
+        given = text.split(",")
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} not known; there are {', '.join(known)}")
+        return given
+
     return names

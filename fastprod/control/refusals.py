@@ -69,14 +69,7 @@ def expired_error(refusal: Refusal, delivery_timeout_ms: float) -> Exception:
         refusal.record_count,
         refusal.elapsed_ms,
         delivery_timeout_ms,
-        failures.history(
-            refusal.attempts,
-            refusal.node_id,
-            refusal.error_code,
-            refusal.node_id,
-            "",
-            refusal.maybe_written,
-        ),
+        _history(refusal),
         refusal.maybe_written,
     )
 
@@ -142,17 +135,21 @@ def end_of_all(refusal: Refusal) -> Exception:
 
 def ended_with(fatal: Exception, refusal: Refusal) -> Exception:
     """Return the error of a batch that could go on, were the producer not at its end."""
-    told = failures.history(
+    told = _history(refusal, refusal.elapsed_ms)
+    error = failures.with_history(fatal, refusal.topic, refusal.partition, told)
+    return marked(error, refusal.maybe_written)
+
+
+def _history(refusal: Refusal, elapsed_ms: float | None = None) -> str:
+    return failures.history(
         refusal.attempts,
         refusal.node_id,
         refusal.error_code,
         refusal.node_id,
         "",
         refusal.maybe_written,
-        refusal.elapsed_ms,
+        elapsed_ms,
     )
-    error = failures.with_history(fatal, refusal.topic, refusal.partition, told)
-    return marked(error, refusal.maybe_written)
 
 
 def repeated(error: Exception) -> Exception:
