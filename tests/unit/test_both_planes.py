@@ -160,6 +160,21 @@ class TestThrottling:
         assert made.send(b"x").get(15)
 
 
+class TestTimes:
+    def test_a_record_has_that_of_its_call(self, rig: MakeRig) -> None:
+        """To the millisecond, although the native twin does not read the clock each time."""
+        made = rig()
+        seen = []
+        for _ in range(1000):
+            before = time.time_ns() // 1_000_000
+            future = made.send(b"v")
+            seen.append((before, future, time.time_ns() // 1_000_000))
+            time.sleep(0.00005)
+        assert len({before for before, _, _ in seen}) > 20
+        for before, future, after in seen:
+            assert before <= future.get(5).timestamp <= after
+
+
 class TestThreads:
     def test_stop_and_flush_on_the_io_thread(self, rig: MakeRig) -> None:
         """A destructor can run there, inside a compressor, and call anything."""
