@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from fastprod import KafkaProducer
 from fastprod.testing import KafkaBroker
@@ -40,6 +40,19 @@ class Wanted(NamedTuple):
     partition: int | None
 
 
+def end_of(consumer: Consumer, place: TopicPartition, seconds: float = 30.0) -> int:
+    """Return the end of a partition's log. A leader that has just been chosen does not tell it (OFFSET_NOT_AVAILABLE)
+    until its followers have caught up, so it is asked again for `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(place, timeout=10)[1])
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
 def walk_log(address: str, topic: str, partitions: int, seconds: float = 30.0) -> Iterator[Written]:
     """Yield everything that is in the topic, in the order of each partition's log. Fails if not all of it comes, with
     nothing more for `seconds`."""
@@ -56,7 +69,7 @@ def walk_log(address: str, topic: str, partitions: int, seconds: float = 30.0) -
     )
     try:
         places = [TopicPartition(topic, number, 0) for number in range(partitions)]
-        ends = {place.partition: consumer.get_watermark_offsets(place, timeout=10)[1] for place in places}
+        ends = {place.partition: end_of(consumer, place, seconds) for place in places}
         consumer.assign(places)
         found = 0
         deadline = time.monotonic() + seconds
