@@ -257,3 +257,21 @@ def test_a_stream_leaves_in_few_requests() -> None:
         requests = sum(each.requests for each in producer.stats().brokers.values())
         assert sink.counted().records == 1 + 5_000 * 32
     assert requests <= 10 + elapsed / 0.0005
+
+
+def test_a_stream_over_many_partitions_fills_batches() -> None:
+    """A request of so many batches is followed by a pause of 20 us for each."""
+    partitions = 300
+    numbers = list(range(partitions))
+    with Sink(partitions) as sink, KafkaProducer(bootstrap_servers=sink.address) as producer:
+        # The first batch of a partition goes alone.
+        producer.send_many(TOPIC, [b"first"] * partitions, partition=numbers).get(10)
+        first = sink.counted().batches
+        began = time.monotonic()
+        for _ in range(2_000):
+            producer.send_many(TOPIC, [b"v"] * partitions, partition=numbers)
+        producer.flush()
+        elapsed = time.monotonic() - began
+        counted = sink.counted()
+    assert counted.records == 2_001 * partitions
+    assert counted.batches - first <= 3 * partitions + elapsed / 0.00002

@@ -67,33 +67,65 @@ cdef unsigned char* try_memory(Core* core, size_t need, size_t want, size_t* cap
 
 
 cdef void return_memory(Core* core, void* memory, size_t size) noexcept nogil:
-    cdef int i
-    live_buffers.fetch_sub(1, memory_order_relaxed)
+    cdef cbool kept
     core.pool_gate.lock()
-    core.charged -= size
+    kept = keep_spare(core, memory, size)
     core.pool_changes += 1
-    i = class_for(core, size)
-    if i >= 0 and core.classes[i] == size and core.charged + core.cached + size <= core.memory_limit:
-        core.spare[i].push_back(memory)
-        core.cached += size
-        memory = NULL
     core.pool_gate.unlock()
-    if memory != NULL:
+    if not kept:
         free(memory)
     if core.memory_waiters.load():
         core.pool_freed.notify_all()
 
 
-cdef void free_body(Batch* batch) noexcept nogil:
-    """Return the batch's bytes. Nothing may read them any more: no request holds them, no split will. A thread that
-    compresses them returns them itself."""
+cdef cbool keep_spare(Core* core, void* memory, size_t size) noexcept nogil:
+    """Take returned memory off the budget, and keep it for the next who asks; False: it is to be freed. pool_gate is
+    held."""
+    cdef int i = class_for(core, size)
+    live_buffers.fetch_sub(1, memory_order_relaxed)
+    core.charged -= size
+    if i < 0 or core.classes[i] != size or core.charged + core.cached + size > core.memory_limit:
+        return False
+    core.spare[i].push_back(memory)
+    core.cached += size
+    return True
+
+
+cdef void* taken_body(Batch* batch) noexcept nogil:
+    """The batch's bytes, to be returned; NULL: there are none, or the thread that compresses them returns them."""
     cdef void* memory
     if batch.compressing.load() == BUSY and batch.compressing.exchange(DROPPED) == BUSY:
-        return
+        return NULL
     memory = batch.data
     batch.data = NULL
+    return memory
+
+
+cdef void free_body(Batch* batch) noexcept nogil:
+    """Return the batch's bytes. Nothing may read them any more: no request holds them, no split will."""
+    cdef void* memory = taken_body(batch)
     if memory != NULL:
         return_memory(batch.core, memory, batch.capacity)
+
+
+cdef void free_bodies(Core* core, vector[Acknowledged]& batches) noexcept nogil:
+    """Return the bytes of all these batches. Those whose callbacks are due are owed from now on."""
+    cdef vector[void*] unwanted
+    cdef void* memory
+    cdef size_t i
+    core.pool_gate.lock()
+    for i in range(batches.size()):
+        if batches[i].due:
+            core.owed += batches[i].batch.charge
+        memory = taken_body(batches[i].batch)
+        if memory != NULL and not keep_spare(core, memory, batches[i].batch.capacity):
+            unwanted.push_back(memory)
+    core.pool_changes += 1
+    core.pool_gate.unlock()
+    for i in range(unwanted.size()):
+        free(unwanted[i])
+    if core.memory_waiters.load():
+        core.pool_freed.notify_all()
 
 
 cdef void drop_all_spare(Core* core) noexcept nogil:
@@ -182,12 +214,24 @@ cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, si
 cdef inline void wake(Core* core) noexcept nogil:
     """Let the I/O thread look again. It is only written to when it sleeps: it raises `sleeping`, then looks at
     `work` once more, and sleeps; whoever sets `work` before that look is seen, whoever sets it after it writes."""
-    cdef fp_piece piece
-    core.work.store(1)
+    core.work.store(ANYTHING)
     if core.sleeping.load() and core.sleeping.exchange(0):
-        piece.data = <const unsigned char*>b"!"
-        piece.size = 1
-        fp_write(core.wake_write, &piece, 1)
+        write_wake(core)
+
+
+cdef inline void wake_for_opened(Core* core) noexcept nogil:
+    """The same where all there is to see is a batch that was opened: who pauses will see it in time."""
+    cdef int expected = SLEEPS
+    core.work.fetch_or(OPENED)
+    if core.sleeping.load() == SLEEPS and core.sleeping.compare_exchange_strong(expected, 0):
+        write_wake(core)
+
+
+cdef inline void write_wake(Core* core) noexcept nogil:
+    cdef fp_piece piece
+    piece.data = <const unsigned char*>b"!"
+    piece.size = 1
+    fp_write(core.wake_write, &piece, 1)
 
 
 cdef inline void activate(Partition* partition) noexcept nogil:
@@ -207,6 +251,7 @@ cdef Partition* new_partition(Topic* topic, int32_t index, PyObject* topic_name,
     cdef Partition* partition = new Partition()
     partition.topic = topic
     partition.index = index
+    partition.tail = NULL
     partition.leader.store(-1)
     partition.queue_length.store(0)
     partition.topic_name = topic_name
@@ -438,15 +483,6 @@ cdef inline void count_append(Partition* partition, int64_t size) noexcept nogil
         partition.record_size_max = size
 
 
-cdef inline Batch* open_tail(Partition* partition) noexcept nogil:
-    """The batch that takes appends, or NULL. The partition's lock is held."""
-    cdef Batch* batch
-    if partition.queue.empty():
-        return NULL
-    batch = partition.queue.back()
-    return batch if batch.accepts else NULL
-
-
 cdef inline int put_in(Partition* partition, Batch* batch, Record* record) noexcept nogil:
     """Append to the open batch if it has room. The partition's lock is held."""
     cdef int64_t delta = 0
@@ -463,6 +499,7 @@ cdef inline int put_in(Partition* partition, Batch* batch, Record* record) noexc
         return NO_ROOM
     put_record(batch.data + batch.used, record, body_size, delta, batch.count)
     batch.used += size
+    will_write(batch.data + batch.used)   # by the next append to this batch, many of others later, they are here
     if batch.count == 0:
         batch.base_timestamp = batch.max_timestamp = record.timestamp
     elif record.timestamp > batch.max_timestamp:
@@ -475,7 +512,7 @@ cdef inline int put_in(Partition* partition, Batch* batch, Record* record) noexc
 cdef inline int try_append(Partition* partition, Record* record, Batch** into,
                            atomic[uint32_t]* index) noexcept nogil:
     """Append to the tail batch if there is one with room. The partition's lock is held."""
-    cdef Batch* batch = open_tail(partition)
+    cdef Batch* batch = partition.tail
     if batch == NULL or put_in(partition, batch, record) == NO_ROOM:
         return NO_ROOM
     index.store(<uint32_t>(batch.count - 1), memory_order_relaxed)
@@ -537,10 +574,10 @@ cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sti
     cdef Batch* fresh = NULL
     cdef Batch* taker = NULL
     cdef int result
-    cdef cbool ready, closing
+    cdef cbool opened, full, closing
     cdef cbool may_move = sticky
     while True:
-        ready = False
+        opened = full = False
         lock_detached(&partition.gate)
         closing = core.closing.load(memory_order_relaxed) != 0
         if closing or partition.vanished or (sticky and topic.sticky.load(memory_order_relaxed) != partition.index):
@@ -560,16 +597,19 @@ cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sti
         if result == NO_ROOM and fresh != NULL:
             open_batch(partition, fresh)
             fresh = NULL
-            ready = True
+            opened = True
+            full = partition.queue.size() > 1   # the one before may leave
             result = try_append(partition, record, &taker, index)
         if result == APPENDED and BATCH_HEADER + taker.used >= taker.limit:
             close_tail(taker)
-            ready = True
+            full = True
         partition.gate.unlock()
         if result == APPENDED:
             into.store(taker, memory_order_relaxed)   # nobody else knows the future yet
-            if ready:
+            if full:
                 wake(core)
+            elif opened:
+                wake_for_opened(core)
             if fresh != NULL:
                 release_held(fresh)
             if sticky:

@@ -99,6 +99,12 @@ cdef enum:
     BATCHES_REMEMBERED = 5
     # More references than a batch has records.
     LENT = 1 << 30
+    # What the I/O thread has to look at (bits): batches that were opened, or anything at all.
+    OPENED = 1
+    ANYTHING = 2
+    # It waits for whatever comes, or until a time before which no batch that is opened now would leave.
+    SLEEPS = 1
+    PAUSES = 2
     SIZE_CLASS_MIN = 1024
     STICKY_QUANTUM = 16384
     RETRIES_UNBOUNDED = 2147483647
@@ -114,6 +120,9 @@ cdef int64_t CLOCK_SHARE = 8
 cdef int64_t CLOCK_BOUND = 500000
 # A request of at least so many records says that they come in a stream.
 cdef int64_t STREAM = 16
+# A stream spread over many partitions leaves at longer distances: so much a batch of the last request, at most that.
+cdef int64_t PAUSE_A_BATCH = 20000
+cdef int64_t LONGEST_PAUSE = 10 * MILLISECOND
 # A keyless stream moves on after this long even when it has not filled its quantum.
 cdef int64_t STICKY_HOLD = 250 * MILLISECOND
 # The broker may forget a quiet producer; after this long the next batch goes alone again.

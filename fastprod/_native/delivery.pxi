@@ -78,12 +78,14 @@ cdef inline void accept_records(Batch* batch) noexcept nogil:
     here, which costs no atomic step; what is left goes back when it takes no more (`refuse_records`)."""
     batch.refs.fetch_add(LENT, memory_order_relaxed)
     batch.accepts = True
+    batch.partition.tail = batch
 
 
 cdef inline void refuse_records(Batch* batch) noexcept nogil:
     """No appends any more. The partition's lock is held, and somebody has a reference."""
     if batch.accepts:
         batch.accepts = False
+        batch.partition.tail = NULL
         batch.refs.fetch_sub(LENT - batch.lent, memory_order_acq_rel)
 
 
@@ -102,6 +104,7 @@ cdef inline void release(Batch* batch) noexcept nogil:
     if batch.refs.fetch_sub(1, memory_order_acq_rel) == 1:
         batch.core.gate.lock()
         batch.core.trash.push_back(batch)
+        batch.core.trashed.store(1, memory_order_relaxed)
         batch.core.gate.unlock()
 
 
@@ -142,7 +145,10 @@ cdef void destroy(Batch* batch) noexcept:
 cdef void empty_trash(Core* core) noexcept:
     cdef vector[Batch*] trash
     cdef size_t i
+    if not core.trashed.load(memory_order_relaxed):
+        return
     core.gate.lock()
+    core.trashed.store(0, memory_order_relaxed)
     trash.swap(core.trash)
     core.gate.unlock()
     for i in range(trash.size()):
@@ -173,24 +179,45 @@ cdef void end_batch(Batch* batch, int outcome) noexcept nogil:
     fields of the outcome; a callback registered from now on finds it ended or is found by whoever runs them."""
     cdef Core* core = batch.core
     cdef cbool due
-    cdef size_t size = batch.raw_size if batch.sealed else batch.used
     if outcome != SUCCEEDED:
         batch.unread.store(batch.count)   # until a future or an errback gets the error (`own_failure`)
         core.unread.fetch_add(batch.count)
         batch.leader = batch.partition.leader.load()
         if batch.elapsed_ms == 0:
             batch.elapsed_ms = (now_ns() - batch.created) / 1e6
-    batch.gate.lock()
-    batch.outcome.store(outcome)
-    due = not batch.callbacks.empty()
-    batch.callback_state.store(CALLBACKS_DUE if due else CALLBACKS_FINISHED)
-    batch.gate.unlock()
+    due = publish(batch, outcome)
     if due:
         # Before it is due: once it is, the control thread may have run the callbacks and taken this off again.
         core.pool_gate.lock()
         core.owed += batch.charge
         core.pool_gate.unlock()
     core.gate.lock()
+    count_ended(core, batch, outcome)
+    if due:
+        retain(batch)
+        core.due.push_back(batch)
+    core.gate.unlock()
+    if due:
+        tell(core)
+    else:
+        pay_back(batch, 0)
+        settle(batch)
+
+
+cdef inline cbool publish(Batch* batch, int outcome) noexcept nogil:
+    """Let futures see how it ended; whether it has callbacks to run."""
+    cdef cbool due
+    batch.gate.lock()
+    batch.outcome.store(outcome)
+    due = not batch.callbacks.empty()
+    batch.callback_state.store(CALLBACKS_DUE if due else CALLBACKS_FINISHED)
+    batch.gate.unlock()
+    return due
+
+
+cdef inline void count_ended(Core* core, Batch* batch, int outcome) noexcept nogil:
+    """The core's lock is held."""
+    cdef size_t size = batch.raw_size if batch.sealed else batch.used
     core.totals.records_ended += batch.count
     core.totals.bytes_ended += size
     land(batch)
@@ -201,15 +228,44 @@ cdef void end_batch(Batch* batch, int outcome) noexcept nogil:
         core.totals.records_failed += batch.count
         core.totals.bytes_failed += size
         batch.partition.topic.totals.records_failed += batch.count
-    if due:
-        retain(batch)
-        core.due.push_back(batch)
+
+
+cdef void end_acknowledged(Core* core, vector[Acknowledged]& batches) noexcept nogil:
+    """What `end_batch` and `free_body` do for one, for batches that are in the log; those that were not claimed have
+    ended before, and only give back their bytes."""
+    cdef Batch* batch
+    cdef cbool any_due = False, waited_for = False
+    cdef size_t i
+    core.gate.lock()
+    for i in range(batches.size()):
+        if batches[i].claimed:
+            count_ended(core, batches[i].batch, SUCCEEDED)
     core.gate.unlock()
-    if due:
+    for i in range(batches.size()):
+        if batches[i].claimed:
+            batches[i].due = publish(batches[i].batch, SUCCEEDED)
+            any_due = any_due or batches[i].due
+    free_bodies(core, batches)
+    if any_due:
+        core.gate.lock()
+        for i in range(batches.size()):
+            if batches[i].due:
+                retain(batches[i].batch)
+                core.due.push_back(batches[i].batch)
+        core.gate.unlock()
         tell(core)
-    else:
-        pay_back(batch, 0)
-        settle(batch)
+    core.done_gate.lock()
+    for i in range(batches.size()):
+        batch = batches[i].batch
+        if batches[i].claimed and not batches[i].due:
+            count_settled(core, batch)
+            waited_for = waited_for or batch.waiters.load()
+    core.done_gate.unlock()
+    if waited_for or core.flush_waiters.load():
+        core.done.notify_all()
+    for i in range(batches.size()):
+        if batches[i].claimed and not batches[i].due:
+            pay_back(batches[i].batch, 0)
 
 
 cdef void charge_entries(Batch* batch) noexcept nogil:
@@ -247,16 +303,19 @@ cdef inline void land(Batch* batch) noexcept nogil:
 cdef void settle(Batch* batch) noexcept nogil:
     """The batch ended and its callbacks have run: wake who waits for it."""
     cdef Core* core = batch.core
-    cdef int64_t left
     core.done_gate.lock()
-    left = core.incomplete[batch.flush_epoch] - 1
-    if left:
-        core.incomplete[batch.flush_epoch] = left
-    else:
-        core.incomplete.erase(batch.flush_epoch)
+    count_settled(core, batch)
     core.done_gate.unlock()
     if batch.waiters.load() or core.flush_waiters.load():
         core.done.notify_all()
+
+
+cdef inline void count_settled(Core* core, Batch* batch) noexcept nogil:
+    """done_gate is held."""
+    cdef int64_t* left = &core.incomplete[batch.flush_epoch]
+    left[0] -= 1
+    if left[0] == 0:
+        core.incomplete.erase(batch.flush_epoch)
 
 
 cdef void wait_for_end(Core* core, Batch* batch, int64_t nanos) noexcept nogil:
@@ -276,6 +335,14 @@ cdef inline void replace_item(object row, Py_ssize_t at, object item) noexcept:
     Py_INCREF(item)
     PyTuple_SET_ITEM(row, at, item)
     Py_DECREF(<object>old)
+
+
+cdef struct Spare:
+    # The metadata of the record before, to be filled anew; its topic and partition live as long as the plane.
+    PyObject* metadata   # NULL or owned
+    Partition* partition
+    cbool log_append_time
+    Facts facts
 
 
 cdef object new_metadata(Batch* batch, Facts* facts):
@@ -307,18 +374,22 @@ cdef inline object timestamp_of(Batch* batch, Facts* facts):
     return batch.log_append_time if batch.log_append_time >= 0 else facts.timestamp
 
 
-cdef void refill_metadata(object metadata, Batch* batch, Facts* facts, Facts* before) noexcept:
-    """Turn the metadata of another record of this batch, which nobody else holds, into this one's; most of it is
-    mostly the same."""
+cdef void refill_metadata(object metadata, Batch* batch, Facts* facts, Spare* before) noexcept:
+    """Turn the metadata of another record, which nobody else holds, into this one's; most of it is mostly the same."""
+    cdef cbool same = before.partition == batch.partition
     fp_forget_hash(metadata)
+    if not same:
+        replace_item(metadata, 0, <object>batch.partition.topic_name)
+        replace_item(metadata, 1, <object>batch.partition.number)
+        replace_item(metadata, 2, <object>batch.partition.topic_partition)
     replace_item(metadata, 3, offset_of(batch, facts.index))
-    if facts.timestamp != before.timestamp:
+    if batch.log_append_time >= 0 or before.log_append_time or facts.timestamp != before.facts.timestamp:
         replace_item(metadata, 4, timestamp_of(batch, facts))
-    if facts.key_size != before.key_size:
+    if facts.key_size != before.facts.key_size:
         replace_item(metadata, 6, facts.key_size)
-    if facts.value_size != before.value_size:
+    if facts.value_size != before.facts.value_size:
         replace_item(metadata, 7, facts.value_size)
-    if facts.header_size != before.header_size:
+    if facts.header_size != before.facts.header_size:
         replace_item(metadata, 8, facts.header_size)
 
 
@@ -367,11 +438,6 @@ cdef object failure_of(Batch* batch, int32_t index):
     return <object>batch.error.load()
 
 
-cdef struct Spare:
-    PyObject* metadata   # NULL or owned
-    Facts facts          # of the record it tells of
-
-
 cdef int call_with(CallbackEntry* entry, object value) except -1:
     cdef tuple args
     cdef dict kwargs
@@ -399,12 +465,18 @@ cdef object failure_for(CallbackEntry* entry, Batch* batch):
     return error
 
 
+cdef inline void remember(Spare* spare, Batch* batch, Facts* facts) noexcept nogil:
+    spare.partition = batch.partition
+    spare.log_append_time = batch.log_append_time >= 0
+    spare.facts = facts[0]
+
+
 cdef object call_back(CallbackEntry* entry, Batch* batch, FutureRecordMetadata future, Spare* spare):
     """Call one registered function, if it is for this outcome. What it raises is logged; the KeyboardInterrupt or the
     like is returned for those who called on a thread of the user's.
 
-    `future`: None, or that of the record. `spare`: NULL, or what keeps the metadata of the record before this one in
-    the same batch. When its callback did not keep it, it is filled anew, as zip() does with its tuples.
+    `future`: None, or that of the record. `spare`: NULL, or what keeps the metadata of the record before this one. When
+    its callback did not keep it, it is filled anew, as zip() does with its tuples.
     """
     cdef bint succeeded = outcome_of(batch) == SUCCEEDED
     cdef object value
@@ -413,17 +485,17 @@ cdef object call_back(CallbackEntry* entry, Batch* batch, FutureRecordMetadata f
     try:
         if not succeeded:
             value = failure_for(entry, batch) if future is None else own_failure(future, batch, entry.facts.index)
-        elif spare != NULL and spare.metadata != NULL and Py_REFCNT(spare.metadata) == 1:
+        elif spare != NULL and spare.metadata != NULL and Py_REFCNT(spare.metadata) == 1 and batch.value == NULL:
             value = <object>spare.metadata
-            refill_metadata(value, batch, &entry.facts, &spare.facts)
-            spare.facts = entry.facts
+            refill_metadata(value, batch, &entry.facts, spare)
+            remember(spare, batch, &entry.facts)
         else:
             value = new_metadata(batch, &entry.facts)
-            if spare != NULL:
+            if spare != NULL and batch.value == NULL:
                 Py_XDECREF(spare.metadata)
                 Py_INCREF(value)
                 spare.metadata = <PyObject*>value
-                spare.facts = entry.facts
+                remember(spare, batch, &entry.facts)
         call_with(entry, value)
     except BaseException as raised:
         # A callback must not take the producer with it, not even by SystemExit.
@@ -447,13 +519,11 @@ cdef void sort_callbacks(vector[CallbackEntry]& entries) noexcept nogil:
             return
 
 
-cdef void run_due(Batch* batch) noexcept:
+cdef void run_due(Batch* batch, Spare* spare) noexcept:
     """Run the callbacks of an ended batch, in record order, until none is left; then wake its waiters."""
     cdef vector[CallbackEntry] entries
     cdef size_t i
     cdef int64_t began = now_ns()
-    cdef Spare spare
-    spare.metadata = NULL
     while True:
         batch.gate.lock()
         entries.swap(batch.callbacks)
@@ -465,11 +535,10 @@ cdef void run_due(Batch* batch) noexcept:
         sort_callbacks(entries)
         for i in range(entries.size()):
             # Without a GIL a reference count does not say that nobody else holds the metadata.
-            call_back(&entries[i], batch, None, &spare if GIL else NULL)
+            call_back(&entries[i], batch, None, spare if GIL else NULL)
             if is_inherited(batch):
                 return   # that callback forked, and this is the child
         drop_callbacks(entries)
-    Py_XDECREF(spare.metadata)
     pay_back(batch, batch.charge)
     settle(batch)
     release_held(batch)

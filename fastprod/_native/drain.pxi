@@ -102,6 +102,28 @@ cdef int64_t clock_due(Core* core, Outbox* outbox, Batch* batch) noexcept nogil:
     return max(due, outbox.last_write + outbox.round_trip // core.max_in_flight)
 
 
+cdef int64_t pause_after(Core* core, Request* request, int64_t now) noexcept nogil:
+    """Until when partial batches wait after this request, however idle the connection is."""
+    cdef int64_t records = 0
+    cdef size_t i
+    if core.linger > 0:
+        return 0
+    for i in range(request.batches.size()):
+        records += request.batches[i].count
+    # A broker that answers at once would get a stream of records a few at a time. Without answers the socket is the
+    # clock.
+    if records < STREAM and core.acks:
+        return 0
+    return now + min(max(CLOCK_BOUND, <int64_t>request.batches.size() * PAUSE_A_BATCH), LONGEST_PAUSE)
+
+
+cdef inline cbool pauses(Core* core, Outbox* outbox, int64_t now) noexcept nogil:
+    """Whether looking at the queues of this broker would find nothing that may leave, were there not ANYTHING to look
+    at: no batch is opened before whose time the pause ends."""
+    return (now < outbox.pause_until and not outbox.held and not core.closing.load()
+            and not core.memory_waiters.load() and not core.flush_waiters.load())
+
+
 cdef cbool is_ready(Core* core, Partition* partition, Outbox* outbox, Batch* batch, int64_t now,
                     int64_t* when) noexcept nogil:
     """Whether a batch that was never sent may leave now; else `when` is lowered to the time it may."""
@@ -111,16 +133,10 @@ cdef cbool is_ready(Core* core, Partition* partition, Outbox* outbox, Batch* bat
         return True
     if core.linger > 0:
         due = batch.created + core.linger
-    elif core.acks == 0:
-        # No answer tells when the last one was taken: the socket is the clock.
-        due = outbox.last_write + CLOCK_BOUND
     else:
-        due = 0
-        if not outbox.in_flight.empty() or core.compressing.load(memory_order_relaxed):
-            due = clock_due(core, outbox, batch)
-        if outbox.last_records >= STREAM:
-            # A broker that answers at once would get a stream of records a few at a time.
-            due = max(due, outbox.last_write + CLOCK_BOUND)
+        due = outbox.pause_until
+        if core.acks and (not outbox.in_flight.empty() or core.compressing.load(memory_order_relaxed)):
+            due = max(due, clock_due(core, outbox, batch))
     if now >= due:
         return True
     when[0] = min(when[0], due)
@@ -157,10 +173,12 @@ cdef Batch* leaving(Core* core, Partition* partition, Outbox* outbox, int64_t no
         when[0] = min(when[0], partition.retry_at)
         return NULL
     if partition.in_flight.size() >= <size_t>core.max_in_flight:
+        outbox.held = True
         return NULL
     if core.idempotent.load(memory_order_relaxed):
         place = place_that_may_leave(core, partition, now, behind)
         if place == partition.queue.size():
+            outbox.held = True
             return NULL
     batch = partition.queue[place]
     if batch.attempts == 0 and not is_ready(core, partition, outbox, batch, now, when):
@@ -168,7 +186,7 @@ cdef Batch* leaving(Core* core, Partition* partition, Outbox* outbox, int64_t no
     if waits_for_compressor(core, batch):
         return NULL
     if room and BATCH_HEADER + batch.used > room:
-        too_large[0] = True
+        outbox.held = too_large[0] = True
         return NULL
     partition.queue.erase(partition.queue.begin() + place)
     partition.queue_length.store(<int>partition.queue.size(), memory_order_relaxed)

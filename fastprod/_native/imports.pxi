@@ -39,6 +39,11 @@ cdef extern from "<mutex>" namespace "std" nogil:
 cdef extern from "wall_clock.h" nogil:
     int64_t wall_ms "fp_wall_ms"() noexcept
 
+cdef extern from "cache_line.h" nogil:
+    cppclass cache_line "fp_cache_line":
+        cache_line() noexcept
+    void will_write "fp_will_write"(const unsigned char* data) noexcept
+
 cdef extern from "latch.h" nogil:
     cppclass latch "fp_latch":
         void lock() noexcept
@@ -78,6 +83,7 @@ cdef extern from "<atomic>" namespace "std" nogil:
         void store(T) noexcept
         void store(T, memory_order) noexcept
         T exchange(T) noexcept
+        cbool compare_exchange_strong(T&, T) noexcept
         T fetch_or(T) noexcept
         T fetch_add(T) noexcept
         T fetch_add(T, memory_order) noexcept

@@ -76,6 +76,7 @@ cdef void gather(Core* core, Outbox* outbox, int64_t now, int64_t* when, vector[
     cdef Partition* partition
     cdef Batch* batch
     cdef cbool too_large = False
+    outbox.held = False
     for step in range(count):
         at = (outbox.rotate + step) % count
         partition = outbox.partitions[at]
@@ -97,6 +98,7 @@ cdef void gather(Core* core, Outbox* outbox, int64_t now, int64_t* when, vector[
         total += BATCH_HEADER + batch.used
         room = core.max_request_size - total if total < core.max_request_size else 1
         if room == 1:
+            outbox.held = True
             outbox.rotate = (at + 1) % count
             return
     if count:
@@ -111,23 +113,28 @@ cdef Request* build_request(Core* core, Outbox* outbox, vector[Batch*]& batches,
     cdef Topic* topic
     cdef size_t i
     stable_sort(batches.begin(), batches.end(), &by_topic)
+    wire.reserve(batches.size())
     request.version = outbox.version
     request.correlation_id = outbox.next_correlation_id
     request.segment_at = request.segment_offset = 0
     outbox.next_correlation_id = (outbox.next_correlation_id + 1) & 0x7FFFFFFF
     core.gate.lock()   # topic ids are written by the control thread
     for i in range(batches.size()):
-        topic = batches[i].partition.topic
-        request.topic_ids.push_back(topic.id)
-        if topic.id.size() != 16 and request.version >= TOPIC_IDS_FROM:
+        if request.version >= TOPIC_IDS_FROM and batches[i].partition.topic.id.size() != 16:
             request.version = TOPIC_IDS_FROM - 1
+    if request.version >= TOPIC_IDS_FROM:
+        request.topic_ids.reserve(batches.size())
+        for i in range(batches.size()):
+            request.topic_ids.push_back(batches[i].partition.topic.id)
     core.gate.unlock()
     for i in range(batches.size()):
         batch = batches[i]
         topic = batch.partition.topic
         part.topic = topic.name.data()
         part.topic_size = topic.name.size()
-        part.topic_id = <const unsigned char*>request.topic_ids[i].data()
+        part.topic_id = NULL
+        if request.version >= TOPIC_IDS_FROM:
+            part.topic_id = <const unsigned char*>request.topic_ids[i].data()
         part.partition = batch.partition.index
         part.body = batch.data
         part.body_size = batch.used
@@ -180,12 +187,15 @@ cdef void count_request(Core* core, Outbox* outbox, Request* request, int64_t no
     core.gate.unlock()
 
 
-cdef void serve(Core* core, Outbox* outbox, int64_t now, int64_t* when) noexcept nogil:
-    """Write as many requests as this connection may have in flight."""
+cdef void serve(Core* core, Outbox* outbox, cbool anything, int64_t now, int64_t* when) noexcept nogil:
+    """Write as many requests as this connection may have in flight. `anything`: a pause is no reason not to look."""
     cdef vector[Batch*] batches
     while (outbox.fd >= 0 and outbox.writing == NULL and outbox.in_flight.size() < <size_t>core.max_in_flight):
         if now < outbox.throttled_until:
             when[0] = min(when[0], outbox.throttled_until)
+            return
+        if not anything and pauses(core, outbox, now):
+            when[0] = min(when[0], outbox.pause_until)
             return
         batches.clear()
         gather(core, outbox, now, when, batches)
@@ -438,7 +448,9 @@ cdef void sleep_until(Core* core, int64_t when, vector[fp_pollfd]& fds, vector[O
     """Wait for a socket, for `when`, or for somebody who wakes us."""
     cdef pair[int, Outbox*] entry
     cdef fp_pollfd fd
-    cdef int64_t nanos
+    cdef int64_t nanos = now_ns()
+    cdef int work
+    cdef cbool pause = not core.outboxes.empty()
     fds.clear()
     owners.clear()
     fd.fd = core.wake_read
@@ -446,14 +458,16 @@ cdef void sleep_until(Core* core, int64_t when, vector[fp_pollfd]& fds, vector[O
     fd.revents = 0
     fds.push_back(fd)
     for entry in core.outboxes:
+        pause = pause and entry.second.fd >= 0 and pauses(core, entry.second, nanos)
         if entry.second.fd >= 0:
             fd.fd = entry.second.fd
             fd.events = <short>(POLLIN | (POLLOUT if entry.second.writing != NULL else 0))
             fds.push_back(fd)
             owners.push_back(entry.second)
-    core.sleeping.store(1)
-    nanos = -1 if when == NEVER else max(when - now_ns(), <int64_t>0)
-    if core.work.load() or core.stopping.load():
+    core.sleeping.store(PAUSES if pause else SLEEPS)
+    nanos = -1 if when == NEVER else max(when - nanos, <int64_t>0)
+    work = core.work.load()
+    if work & ANYTHING or (work and not pause) or core.stopping.load():
         nanos = 0
     fp_poll(fds.data(), fds.size(), nanos)
     core.sleeping.store(0)
@@ -474,10 +488,11 @@ cdef void run_io(void* argument) noexcept nogil:
     cdef unsigned char scratch[64]
     cdef pair[int, Outbox*] entry
     cdef int64_t now, when, next_retire = 0
+    cdef cbool anything
     cdef size_t i
     fp_io_core = core
     while not core.stopping.load():
-        core.work.store(0)
+        anything = (core.work.exchange(0) & ANYTHING) != 0
         core.compressed_here = 0
         now = now_ns()
         when = NEVER
@@ -487,7 +502,7 @@ cdef void run_io(void* argument) noexcept nogil:
         for entry in core.outboxes:
             check_connection(core, entry.second, now, &when)
         for entry in core.outboxes:
-            serve(core, entry.second, now, &when)
+            serve(core, entry.second, anything, now, &when)
         report_needs(core)
         if now >= next_retire:
             retire(core)

@@ -81,33 +81,42 @@ cdef cppclass Child:
     Batch* batch
 
 
-cdef cppclass Batch:
-    atomic[int] refs           # while it accepts records: and LENT, from which each append takes one
-    int32_t lent               # so many of them were taken
-    atomic[int] outcome
-    atomic[int] waiters
-    Core* core
-    Partition* partition
-    PyObject* plane            # owned: keeps core and partition alive as long as somebody may look at this batch
-    # Records, from offset 61 of the batch on: a header is written anew for each transmission.
+cdef cppclass Batch(cache_line):
+    # What an append needs, in one cache line. Records lie in `data` from offset 61 of the batch on: a header is written
+    # anew for each transmission.
     unsigned char* data
     size_t capacity
     size_t used
-    size_t charge              # bytes taken from the pool's budget
-    size_t entries_charge      # bytes of `callbacks`, counted as owed
     size_t limit               # uncompressed size, header included, up to which it takes records
-    size_t raw_size            # used before compression
-    int32_t count
     int64_t base_timestamp
     int64_t max_timestamp
-    int64_t created            # monotonic ns
-    int64_t flush_epoch
+    int32_t count
+    int32_t lent               # so many references were taken out of LENT
+    int codec
     cbool accepts              # still the tail that appends go to
     cbool full
     cbool split_product
     cbool sealed
+    # What futures and callbacks need, in the next one.
+    atomic[int] refs           # while it accepts records: and LENT, from which each append takes one
+    atomic[int] outcome
+    Core* core
+    Partition* partition
+    latch gate                 # guards callbacks, and changes of error and callback_state
+    atomic[int] callback_state
+    vector[CallbackEntry] callbacks
+    size_t entries_charge      # bytes of `callbacks`, counted as owed
+    atomic[int] waiters
+    atomic[int] unread         # records that failed and whose error nobody has seen
+    PyObject* plane            # owned: keeps core and partition alive as long as somebody may look at this batch
+    atomic[PyObject*] error    # owned
+    PyObject* record_errors    # owned dict or NULL
+    PyObject* value            # owned: what a future was given by hand (FutureRecordMetadata.success)
+    size_t charge              # bytes taken from the pool's budget
+    size_t raw_size            # used before compression
+    int64_t created            # monotonic ns
+    int64_t flush_epoch
     atomic[int] compressing    # NOT_GIVEN, ...
-    int codec
     uint32_t body_crc
     # The stamp: ordinal 0 = never drained, producer_id -1 = none.
     uint64_t ordinal
@@ -125,42 +134,45 @@ cdef cppclass Batch:
     cbool ended                # outcome is set (under the partition's lock)
     cbool in_request           # a request still refers to its bytes
     cbool in_flight            # counted as in flight (under core.gate)
-    atomic[int] unread         # records that failed and whose error nobody has seen
     # The outcome.
     int64_t base_offset
     int64_t log_append_time
     double elapsed_ms
     cbool maybe_written
     cbool throttled            # its leader had asked for a pause when it expired
-    atomic[PyObject*] error    # owned
-    PyObject* record_errors    # owned dict or NULL
-    PyObject* value            # owned: what a future was given by hand (FutureRecordMetadata.success)
-    latch gate                 # guards callbacks, and changes of error and callback_state
-    atomic[int] callback_state
-    vector[CallbackEntry] callbacks
     vector[Child] children     # written before outcome becomes SPLIT
 
 
-cdef cppclass Partition:
+cdef cppclass Acknowledged:
+    # An answer that a batch is in the log, and what is to be done about it.
+    Batch* batch
+    int64_t base_offset
+    int64_t log_append_time
+    cbool claimed              # it had not ended before
+    cbool due                  # it has callbacks
+
+
+cdef cppclass Partition(cache_line):
+    # What an append needs, in one cache line.
     latch gate
-    Topic* topic
+    cbool active               # known to the I/O thread
+    cbool vanished
     int32_t index
-    atomic[int] leader
+    Topic* topic
+    Batch* tail                # the last of the queue while it accepts records, or NULL
+    int64_t records_appended   # counters
+    int64_t record_bytes       # as they lie in batches
+    int64_t record_size_max
     atomic[int] queue_length
-    PyObject* topic_name       # these three are borrowed from the route
-    PyObject* topic_partition
-    PyObject* number
+    atomic[int] leader
+    atomic[size_t] last_capacity   # looked at by senders before they take the lock
     deque[Batch*] queue        # stamped ones first, by ordinal; the tail may accept appends
     vector[Batch*] in_flight   # by ordinal
     vector[Batch*] parked
-    atomic[size_t] last_capacity   # looked at by senders before they take the lock
-    cbool active               # known to the I/O thread
-    cbool vanished
+    PyObject* topic_name       # these three are borrowed from the route
+    PyObject* topic_partition
+    PyObject* number
     int64_t retry_at
-    # Counters.
-    int64_t records_appended
-    int64_t record_bytes       # as they lie in batches
-    int64_t record_size_max
     # Idempotence.
     int64_t producer_id
     int16_t producer_epoch
@@ -235,7 +247,8 @@ cdef cppclass Outbox:
     int64_t throttled_until
     int64_t round_trip
     int64_t last_write
-    int64_t last_records            # of the request written last
+    int64_t pause_until             # no partial batch of a stream leaves before
+    cbool held                      # a batch could not leave when last looked at, and not because of the time
     int64_t last_use
     vector[Partition*] partitions
     size_t rotate
@@ -335,8 +348,9 @@ cdef cppclass Core:
     vector[Event] events
     deque[Batch*] due               # ended, callbacks to run; holds a reference
     vector[Batch*] trash            # last reference dropped without the interpreter
-    atomic[int] work
-    atomic[int] sleeping
+    atomic[int] trashed             # there is some
+    atomic[int] work                # OPENED, ANYTHING
+    atomic[int] sleeping            # SLEEPS, PAUSES
     atomic[int] told                # a byte lies in event_fd
     atomic[int] stopping
     atomic[int] closing             # no appends

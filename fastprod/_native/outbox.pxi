@@ -42,7 +42,8 @@ cdef Outbox* outbox_for(Core* core, int node) noexcept nogil:
     outbox.inbox_used = 0
     outbox.next_correlation_id = 0
     outbox.throttled_until = outbox.round_trip = outbox.last_write = outbox.last_use = 0
-    outbox.last_records = 0
+    outbox.pause_until = 0
+    outbox.held = False
     outbox.rotate = 0
     outbox.unanswered.store(0)
     core.outboxes[node] = outbox
@@ -69,26 +70,42 @@ cdef void note_acknowledged(Partition* partition, Batch* batch, int64_t base_off
         partition.unresolved = UNRESOLVED_NONE   # the broker takes no gap: what came before is in the log
 
 
-cdef void acknowledge(Core* core, Batch* batch, int64_t base_offset, int64_t log_append_time,
-                      int64_t now) noexcept nogil:
-    """The batch is in the log; take it out of flight or out of the parked ones, and tell whoever asked."""
-    cdef Partition* partition = batch.partition
-    cdef cbool claimed
-    partition.gate.lock()
-    remove_from(partition.in_flight, batch)
-    remove_from(partition.parked, batch)
-    batch.in_request = False
-    if batch.producer_id >= 0:
-        note_acknowledged(partition, batch, base_offset, now)
-    claimed = not batch.ended
-    batch.ended = True
-    partition.gate.unlock()
-    free_body(batch)
-    if claimed:
-        batch.base_offset = base_offset
-        batch.log_append_time = log_append_time
-        end_batch(batch, SUCCEEDED)
-    release(batch)
+cdef void add_acknowledged(vector[Acknowledged]& batches, Batch* batch, int64_t base_offset,
+                           int64_t log_append_time) noexcept nogil:
+    cdef Acknowledged one
+    one.batch = batch
+    one.base_offset = base_offset
+    one.log_append_time = log_append_time
+    one.claimed = one.due = False
+    batches.push_back(one)
+
+
+cdef void acknowledge(Core* core, vector[Acknowledged]& batches, int64_t now) noexcept nogil:
+    """These batches are in the log; take them out of flight or out of the parked ones, and tell whoever asked. An
+    answer may be about hundreds: what is guarded by a lock of the core is done for all of them at once."""
+    cdef Acknowledged* one
+    cdef Partition* partition
+    cdef Batch* batch
+    cdef size_t i
+    for i in range(batches.size()):
+        one = &batches[i]
+        batch = one.batch
+        partition = batch.partition
+        partition.gate.lock()
+        remove_from(partition.in_flight, batch)
+        remove_from(partition.parked, batch)
+        batch.in_request = False
+        if batch.producer_id >= 0:
+            note_acknowledged(partition, batch, one.base_offset, now)
+        one.claimed = not batch.ended
+        batch.ended = True
+        partition.gate.unlock()
+        if one.claimed:
+            batch.base_offset = one.base_offset
+            batch.log_append_time = one.log_append_time
+    end_acknowledged(core, batches)
+    for i in range(batches.size()):
+        release(batches[i].batch)
 
 
 cdef void clear_event(Event* event, int kind) noexcept nogil:
@@ -222,12 +239,11 @@ cdef void attach_connection(Core* core, Outbox* outbox, int fd, int version, int
 
 cdef void request_written(Core* core, Outbox* outbox, int64_t now) noexcept nogil:
     cdef Request* request = outbox.writing
+    cdef vector[Acknowledged] acknowledged
     cdef size_t i
     outbox.writing = NULL
     outbox.last_write = now
-    outbox.last_records = 0
-    for i in range(request.batches.size()):
-        outbox.last_records += request.batches[i].count
+    outbox.pause_until = pause_after(core, request, now)
     if not core.acks:
         outbox.unanswered.store(0)
     for i in range(request.batches.size()):
@@ -238,8 +254,10 @@ cdef void request_written(Core* core, Outbox* outbox, int64_t now) noexcept nogi
     core.gate.lock()
     outbox.totals.responses += 1
     core.gate.unlock()
+    acknowledged.reserve(request.batches.size())
     for i in range(request.batches.size()):
-        acknowledge(core, request.batches[i], -1, -1, now)
+        add_acknowledged(acknowledged, request.batches[i], -1, -1)
+    acknowledge(core, acknowledged, now)
     del request
 
 
@@ -314,6 +332,7 @@ cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame,
     """One response; False when the connection was lost over it."""
     cdef vector[Answer] answers
     cdef vector[Batch*] answered
+    cdef vector[Acknowledged] acknowledged
     cdef int32_t correlation_id = 0, throttle_ms = 0
     cdef Request* request
     cdef size_t i
@@ -322,6 +341,9 @@ cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame,
         lose_connection(core, outbox, NETWORK_EXCEPTION, string(b"the broker answered a request that was not made"))
         return False
     request = outbox.in_flight.front()
+    answers.reserve(request.batches.size())
+    answered.reserve(request.batches.size())
+    acknowledged.reserve(request.batches.size())
     if not read_response(frame, size, request.version, &correlation_id, &throttle_ms, answers):
         lose_connection(core, outbox, NETWORK_EXCEPTION, string(b"the broker's answer is not a Produce response"))
         return False
@@ -350,9 +372,10 @@ cdef cbool handle_answer(Core* core, Outbox* outbox, const unsigned char* frame,
     # Last: whoever waits for a record finds its answer counted.
     for i in range(answers.size()):
         if answers[i].error_code == 0:
-            acknowledge(core, answered[i], answers[i].base_offset, answers[i].log_append_time, now)
+            add_acknowledged(acknowledged, answered[i], answers[i].base_offset, answers[i].log_append_time)
         else:
             park(core, answered[i], outbox.node, answers[i].error_code, &answers[i])
+    acknowledge(core, acknowledged, now)
     del request
     return True
 

@@ -74,6 +74,7 @@ cdef class DataPlane:
         core.stopping.store(0)
         core.closing.store(0)
         core.forked.store(0)
+        core.trashed.store(0)
         for i in range(SOCKETS_SHOWN):
             core.sockets[i].store(-1)
         core.routes_changed.store(0)
@@ -325,18 +326,29 @@ cdef class DataPlane:
                                event.producer_epoch))
         return result
 
-    def run_callbacks(self) -> int:
-        """Run the due callbacks of one batch; how many batches still wait for theirs."""
-        cdef Batch* batch = NULL
-        cdef size_t left = 0
-        self.core.gate.lock()
-        if not self.core.due.empty():
-            batch = self.core.due.front()
-            self.core.due.pop_front()
-            left = self.core.due.size()
-        self.core.gate.unlock()
-        if batch != NULL:
-            run_due(batch)
+    def run_callbacks(self, double seconds=0.0) -> int:
+        """Run the due callbacks of one batch, and of more until `seconds` have passed; how many batches still wait for
+        theirs."""
+        cdef Spare spare
+        cdef Batch* batch
+        cdef size_t left
+        cdef int64_t enough = now_ns() + <int64_t>(seconds * 1e9)
+        spare.metadata = NULL
+        spare.partition = NULL
+        while True:
+            batch = NULL
+            left = 0
+            self.core.gate.lock()
+            if not self.core.due.empty():
+                batch = self.core.due.front()
+                self.core.due.pop_front()
+                left = self.core.due.size()
+            self.core.gate.unlock()
+            if batch != NULL:
+                run_due(batch, &spare)
+            if not left or now_ns() >= enough or self.core.forked.load():
+                break
+        Py_XDECREF(spare.metadata)
         return left
 
     cdef Batch* _undecided(self, ParkedBatch parked) except? NULL:
@@ -367,8 +379,10 @@ cdef class DataPlane:
     def succeed(self, ParkedBatch parked not None, base_offset: int, log_append_time: int) -> None:
         """It is in the log after all."""
         cdef Batch* batch = self._undecided(parked)
+        cdef vector[Acknowledged] acknowledged
         if batch != NULL:
-            acknowledge(self.core, batch, base_offset, log_append_time, now_ns())
+            add_acknowledged(acknowledged, batch, base_offset, log_append_time)
+            acknowledge(self.core, acknowledged, now_ns())
             parked.let_go()
             wake(self.core)
 

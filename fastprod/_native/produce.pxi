@@ -66,6 +66,8 @@ cdef void write_request(Request* request, const string& client_id, int acks, int
     while at < batches.size():
         at += run_length(batches, at)
         topics += 1
+    out.reserve(64 + client_id.size() + batches.size() * (BATCH_HEADER + 16))   # topics are little beside that
+    cuts.reserve(batches.size())
     append32(out[0], 0)                                     # size, filled in below
     append16(out[0], PRODUCE_KEY)
     append16(out[0], <uint16_t>request.version)
@@ -110,6 +112,7 @@ cdef void write_request(Request* request, const string& client_id, int acks, int
 cdef void cut_segments(Request* request, const vector[WireBatch]& batches, const vector[size_t]& cuts) noexcept nogil:
     cdef Segment segment
     cdef size_t start = 0, i
+    request.segments.reserve(2 * batches.size() + 1)
     request.size = request.head.size()
     for i in range(batches.size()):
         segment.data = request.head.data() + start

@@ -2,6 +2,7 @@
 
 cdef enum:
     CHUNK = 512             # records: what is gathered of them stays in the cache until it is encoded
+    LONGEST_CHUNK = 4096
     HOLD = 65536             # bytes encoded at most while a partition's lock is held
     STICKY_TARGET = -1
 
@@ -37,7 +38,7 @@ cdef int32_t fill_tail(Partition* partition, Chunk* chunk, int32_t at, int64_t q
     is next; -1: none is left. `taken`: gets how many bytes they are.
 
     The partition's lock is held."""
-    cdef Batch* batch = open_tail(partition)
+    cdef Batch* batch = partition.tail
     cdef Run run
     cdef size_t before, limit
     if batch == NULL:
@@ -70,7 +71,7 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
     cdef Batch* fresh = NULL
     cdef int64_t quota = NEVER, taken, budget
     cdef int32_t begun, prepared = -1
-    cdef cbool opened, stuck, closing = False, may_move = sticky
+    cdef cbool opened, full, stuck, closing = False, may_move = sticky
     while at >= 0:
         if sticky:
             quota = 2 * topic.quantum.load(memory_order_relaxed) - topic.sticky_produced.load(memory_order_relaxed)
@@ -81,22 +82,25 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
             fresh = NULL
         begun = at
         taken = 0
-        opened = False
+        opened = full = False
         lock_detached(&partition.gate)
         closing = core.closing.load(memory_order_relaxed) != 0
         if closing or partition.vanished or (sticky and topic.sticky.load(memory_order_relaxed) != partition.index):
             partition.gate.unlock()
             break
-        if fresh != NULL and open_tail(partition) == NULL:
+        if fresh != NULL and partition.tail == NULL:
             open_batch(partition, fresh)
             fresh = NULL
             opened = True
+            full = partition.queue.size() > 1   # the one before may leave
             may_move = sticky
         at = fill_tail(partition, chunk, at, quota, placement, &taken)
-        stuck = open_tail(partition) == NULL
+        stuck = partition.tail == NULL
         partition.gate.unlock()
-        if opened or (stuck and at != begun):
+        if full or (stuck and at != begun):
             wake(core)
+        elif opened:
+            wake_for_opened(core)
         if sticky and taken:
             count_sticky(topic, partition, taken)
         if at < 0 or not stuck:

@@ -309,10 +309,9 @@ cdef bint would_open(Partition* partition, Record* record) noexcept:
     """Whether the record does not fit the partition's open batch."""
     cdef Batch* batch
     cdef size_t size = record_body_size(record, 0, 0)
-    cdef bint opens = True
+    cdef bint opens
     lock_detached(&partition.gate)
-    if not partition.queue.empty():
-        batch = partition.queue.back()
-        opens = not batch.accepts or BATCH_HEADER + batch.used + size + RECORD_OVERHEAD > batch.limit
+    batch = partition.tail
+    opens = batch == NULL or BATCH_HEADER + batch.used + size + RECORD_OVERHEAD > batch.limit
     partition.gate.unlock()
     return opens

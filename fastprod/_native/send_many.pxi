@@ -341,12 +341,17 @@ cdef int32_t target_of(ProducerBase self, TopicRoute route, Call call, Py_ssize_
 
 # --- Place: chunk by chunk -----------------------------------------------------------------------------------------
 
+cdef inline Py_ssize_t chunk_for(Topic* topic) noexcept nogil:
+    """How many records are shared out at once. With many partitions more of them, or each would get one at a time."""
+    return min(max(<Py_ssize_t>CHUNK, <Py_ssize_t>(4 * topic.partitions.size())), <Py_ssize_t>LONGEST_CHUNK)
+
+
 cdef int place_all(ProducerBase self, TopicRoute route, Call call) except -1:
     """An error before the first record was accepted is raised; after it, it is that of the records that are left."""
     cdef Chunk chunk
     cdef Py_ssize_t count = call.placement.count
     # A partitioner that is told of new batches must be asked when the records before are where they belong.
-    cdef Py_ssize_t step_ = 1 if self.mode == C_CUSTOM and self.on_new_batch is not None else CHUNK
+    cdef Py_ssize_t step_ = 1 if self.mode == C_CUSTOM and self.on_new_batch is not None else chunk_for(route.topic_)
     cdef int64_t last = now_ns(), now
     chunk.first = 0
     try:

@@ -32,6 +32,16 @@ def _behind_others(core: Core, outbox: Outbox, connection: Connection, batch: Ba
     return max(leaves, batch.created + min(part, layout.CLOCK_MAX))
 
 
+def _pauses_until(core: Core, connection: Connection) -> float:
+    """Until when partial batches wait after the last request, however idle the connection is."""
+    # A broker that answers at once would get a stream of records a few at a time. Without answers
+    # the socket is the clock.
+    if core.options.acks and connection.last_records < layout.STREAM:
+        return NOW
+    pause = max(layout.CLOCK_MAX, connection.last_batches * layout.PAUSE_A_BATCH)
+    return connection.last_write + min(pause, layout.LONGEST_PAUSE)
+
+
 def leaves_at(core: Core, outbox: Outbox, partition: Partition, batch: Batch) -> float:
     """When linger lets the batch leave; NOW at once. The partition's lock is held."""
     if (
@@ -48,15 +58,9 @@ def leaves_at(core: Core, outbox: Outbox, partition: Partition, batch: Batch) ->
     if connection is None:
         return NOW
     # Linger 0: the connection is the clock. Nothing waits when it is idle, batches fill when not.
-    if core.options.acks == 0:
-        # No answer tells when the last request was taken, so the socket is the clock.
-        return connection.last_write + layout.CLOCK_MAX
-    leaves = NOW
-    if connection.in_flight:
-        leaves = _behind_others(core, outbox, connection, batch)
-    if connection.last_records >= layout.STREAM:
-        # A broker that answers at once would get a stream of records a few at a time.
-        leaves = max(leaves, connection.last_write + layout.CLOCK_MAX)
+    leaves = _pauses_until(core, connection)
+    if core.options.acks and connection.in_flight:
+        leaves = max(leaves, _behind_others(core, outbox, connection, batch))
     return leaves
 
 

@@ -79,6 +79,10 @@ CLOCK_PART: Final = 1 / 8
 CLOCK_MAX: Final = 0.0005
 # A request of at least so many records says that they come in a stream.
 STREAM: Final = 16
+# A stream spread over many partitions leaves at longer distances: so many seconds a batch of the
+# last request, and at most so many.
+PAUSE_A_BATCH: Final = 0.00002
+LONGEST_PAUSE: Final = 0.01
 
 # A broker may forget what it knows of an idle producer; after this many seconds without an
 # acknowledgement a partition sends one batch alone before it fills its window again.

@@ -118,6 +118,7 @@ class Connection:
         "_next_correlation_id",
         "_receive_max",
         "in_flight",
+        "last_batches",
         "last_records",
         "last_use",
         "last_write",
@@ -136,7 +137,7 @@ class Connection:
         self.throttled_until = 0.0
         self.round_trip: float | None = None
         self.last_write = 0.0
-        self.last_records = 0  # of the request written last
+        self.last_batches = self.last_records = 0  # of the request written last
         self.last_use = now
         self.watches_writing = False
         self._receive_max = receive_max
@@ -169,6 +170,7 @@ class Connection:
         except OSError as error:
             raise ConnectionLost(f"writing to the broker failed: {error}") from error
         self.last_write = self.last_use = request.sent_at = now
+        self.last_batches = len(request.batches)
         self.last_records = sum(batch.count for batch in request.batches)
         return True
 

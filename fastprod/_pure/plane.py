@@ -185,12 +185,20 @@ class DataPlane:
         """The events since the last call; see DESIGN.md."""
         return self.core.take_events()
 
-    def run_callbacks(self) -> int:
-        """On the control thread: run the callbacks of one batch; how many batches still wait."""
+    def run_callbacks(self, seconds: float = 0.0) -> int:
+        """On the control thread: run the callbacks of one batch, and of more until `seconds` have
+        passed; how many batches still wait."""
         core = self.core
-        if not core.due:
-            return 0
-        outcome, charge = core.due.popleft()
+        enough = time.monotonic() + seconds
+        while core.due:
+            self._run_due(*core.due.popleft())
+            # A callback may have forked, and this be the child.
+            if core.host.forked or time.monotonic() >= enough:
+                break
+        return len(core.due)
+
+    def _run_due(self, outcome: BatchOutcome, charge: int) -> None:
+        core = self.core
         began = time.monotonic()
         outcome.run_callbacks()
         core.pool.settle(charge)
@@ -203,7 +211,6 @@ class DataPlane:
                     "and decisions",
                     took,
                 )
-        return len(core.due)
 
     def retry(
         self, parked: ParkedBatch, delay_ms: float, *, unknown: bool, renumber: bool = False

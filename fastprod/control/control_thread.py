@@ -95,23 +95,16 @@ class ControlThread:
             try:
                 self._pass(wait_s)
                 self._journal.release()
-                wait_s = 0.0 if self._run_callbacks() > 0 else _LONGEST_WAIT_S
+                # A pass lets go of the interpreter, and beside a thread that computes it comes
+                # back a switch interval (5 ms) later: too dear for the callbacks of one batch.
+                left = self._plane.run_callbacks(_CALLBACKS_S)
+                wait_s = 0.0 if left > 0 else _LONGEST_WAIT_S
                 self._errors = 0
             except BaseException as error:
                 wait_s = _AFTER_ERROR_S
                 self._report(error)
         if not self._ended:
             self._finish()
-
-    def _run_callbacks(self) -> int:
-        """Run callbacks for a while; return how many batches still wait. A pass lets go of the
-        interpreter, and beside a thread that computes it comes back a switch interval (5 ms) later:
-        too dear for one batch each."""
-        enough = time.monotonic() + _CALLBACKS_S
-        while True:
-            left = self._plane.run_callbacks()
-            if not left or self._stopping or time.monotonic() >= enough:
-                return left
 
     def _pass(self, wait_s: float) -> None:
         self._passing = True
