@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py                  on a real broker
     python benchmarks/compare.py --sink           against a server that acknowledges everything: the client's own limit
-    python benchmarks/compare.py --latency        one record at a time, alone and beside a busy Python thread
+    python benchmarks/compare.py --latency        one record at a time, alone and beside busy Python threads
     python benchmarks/compare.py --memory         memory a queued record
     python benchmarks/compare.py --quick          one short round: does everything work?
 
@@ -17,7 +17,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from comparing import busy, climit, output
+from comparing import arrival, busy, climit, output
 from comparing.bench import Bench
 from comparing.child import measure
 from comparing.contenders import C_LIMIT, PLAIN, PURE, usual
@@ -59,7 +59,8 @@ def main() -> int:
         ]
         run_rounds(bench, found, records, kind, options.rounds, _say)
         beside = _beside(options, bench, cases[0], rates[0]) if options.cpu_bound else None
-    results = output.Results(options, machine, kind, found, beside, _notes(options, found))
+    arrivals = _arrivals(options, found[0].names) if kind == LATENCY else None
+    results = output.Results(options, machine, kind, found, beside, arrivals, _notes(options, found))
     _say(output.text(results))
     if options.json:
         Path(options.json).write_text(output.json_text(results), encoding="utf-8")
@@ -90,6 +91,10 @@ def _rates(options: Namespace, bench: Bench, measured: Measured, kind: str) -> d
 
 def _beside(options: Namespace, bench: Bench, case: Case, rates: dict[str, float]) -> busy.Beside:
     return busy.run(bench, case, rates, _seconds(options) * options.scale, options.rounds, _say)
+
+
+def _arrivals(options: Namespace, names: list[str]) -> arrival.Arrivals:
+    return arrival.run(names, options.scale * min(_seconds(options), 1.0), options.rounds, _say)
 
 
 def _names(options: Namespace) -> list[str]:

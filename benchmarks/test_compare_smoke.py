@@ -77,7 +77,13 @@ def test_a_quick_comparison_on_the_sink(tmp_path: Path) -> None:
 )
 def test_one_by_one_and_queued(tmp_path: Path, mode: str, figure: str, cases: int) -> None:
     """Alone and beside a busy thread the one, while the server stands still the other."""
-    _, found = compared(tmp_path, "--sink", mode, "--only", "fastprod-futures,confluent-callback")
+    printed, found = compared(tmp_path, "--sink", mode, "--only", "fastprod-futures,confluent-callback")
     assert len(found["cases"]) == cases
     for measured in found["cases"]:
         assert all(run[figure] for one in measured["rounds"] for run in one.values())
+    assert (found["arrival"] is not None) == (mode == "--latency")
+    if found["arrival"]:
+        assert [measured["case"]["busy"] for measured in found["arrival"]["cases"]] == [0, 2]
+        for measured in found["arrival"]["cases"]:
+            assert all(run["latency_ms"] and not run["void"] for one in measured["rounds"] for run in one.values())
+        assert "p99 of arrival beside threads" in printed

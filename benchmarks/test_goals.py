@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from comparing.bench import Run
 from comparing.contenders import C_LIMIT, CALLBACK, CEILING, CONFLUENT, FUTURES, MEMORY_LIMIT
-from comparing.goals import growth, judged
+from comparing.goals import growth, judged, judged_arrival
 from comparing.job import LATENCY, THROUGHPUT, Case
 from comparing.summary import Round
 
@@ -62,8 +62,22 @@ def test_compressed_records_must_not_be_stored_in_more_bytes() -> None:
 def test_latency_is_judged_by_p50_and_p99() -> None:
     rounds: list[Round] = [{FUTURES: run(FUTURES, 1.0, latency_ms=(1.0, 2.1, 9.0)),
                             CONFLUENT: run(CONFLUENT, 1.0, latency_ms=(1.0, 2.0, 3.0))}]  # fmt: skip
-    (found,) = judged(Case(busy=True), rounds, LATENCY, False)
+    (found,) = judged(Case(busy=1), rounds, LATENCY, False)
     assert (found.met, "p50 1.00" in found.words, "p99 1.05" in found.words) == (False, True, True)
+
+
+@pytest.mark.parametrize(("beside", "met"), [(1.8, True), (1.81, False)])
+def test_arrival_beside_threads_may_take_twice_as_long_and_a_millisecond(beside: float, met: bool) -> None:
+    alone: list[Round] = [{FUTURES: run(FUTURES, 1.0, latency_ms=(0.1, p99, 9.0))} for p99 in (0.4, 0.4, 5.0)]
+    threads: list[Round] = [{FUTURES: run(FUTURES, 1.0, latency_ms=(0.1, p99, 9.0))} for p99 in (beside, beside, 9.0)]
+    (found,) = judged_arrival(alone, threads)
+    assert found.met is met
+
+
+def test_arrival_is_not_judged_of_what_was_not_measured() -> None:
+    assert judged_arrival([{CONFLUENT: run(CONFLUENT, 1.0)}], [{CONFLUENT: run(CONFLUENT, 1.0)}]) == []
+    void: list[Round] = [{FUTURES: Run(FUTURES, 1, void="lost")}]
+    assert [one.met for one in judged_arrival(void, void)] == [None]
 
 
 def test_nothing_is_asked_of_other_cases() -> None:

@@ -26,7 +26,7 @@ def test_every_combination_is_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_record_at_a_time_goes_alone_and_beside_a_busy_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cases_of(parsed(monkeypatch, "--latency")) == [Case(), Case(busy=True)]
+    assert cases_of(parsed(monkeypatch, "--latency")) == [Case(), Case(busy=1)]
 
 
 @pytest.mark.parametrize(
@@ -51,5 +51,5 @@ def test_what_cannot_be_is_refused(
 
 
 def test_a_job_comes_back_from_json() -> None:
-    job = Job("ceiling", "host:9092", ("a", "b"), 5, Case(value_size=7, compression="lz4", busy=True))
+    job = Job("ceiling", "host:9092", ("a", "b"), 5, Case(value_size=7, compression="lz4", busy=1))
     assert Job.from_json(job.to_json()) == job

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from aiokafka.errors import CorruptRecordException
-from comparing import compiled, report, rounds
+from comparing import arrival, compiled, report, rounds
 from comparing.checking import check, problems
 from comparing.contenders import C_LIMIT, CEILING, CONFLUENT_BATCH, FUTURES, MEMORY_LIMIT
 from comparing.job import THROUGHPUT, Case
 from comparing.kept import difference, read
-from comparing.sink import Sink
+from comparing.sink import Sink, arrived
 from comparing.workload import page
 
 from fastprod import KafkaProducer
@@ -89,6 +89,41 @@ def test_right_batches_have_no_problem(sink: Sink, kept: Path, count: int) -> No
     counted = sink.counted()
     assert (counted.records, counted.batches, problems(counted, count)) == (count, len(parts), "")
     assert difference(read(kept), SIZE, [count], PARTITIONS, hashes=True) == ""
+
+
+def test_it_tells_when_each_record_came(tmp_path: Path) -> None:
+    """Not when it was read: the sink stands still meanwhile."""
+    came = tmp_path / "came"
+    with Sink(1, arrivals=came) as sink, KafkaProducer(bootstrap_servers=sink.address) as producer:
+        producer.send(TOPIC, bytes(8)).get(30)
+        sink.pause()
+        began = time.time_ns()
+        futures = [producer.send(TOPIC, began.to_bytes(8, "big") + b"more", b"key") for _ in range(3)]
+        time.sleep(1)
+        assert not any(future.is_done for future in futures)
+        sink.resume()
+        for future in futures:
+            future.get(30)
+        first, *others = arrived(came)
+    assert first > 1e9  # since 1970, of a value without a time
+    assert len(others) == 3
+    assert 0 < others[0] < 0.9
+
+
+@pytest.mark.parametrize("value", [b"short", None])
+def test_a_value_without_a_time_is_a_problem(tmp_path: Path, value: bytes | None) -> None:
+    with Sink(PARTITIONS, arrivals=tmp_path / "came") as sink:
+        produce(sink, {0: batch([(value, b"key")])})  # type: ignore[list-item]
+        assert sink.counted().first_problem == "value without a time: checked, partition 0: 0, not -1"
+
+
+def test_late_records_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever does not come is void, and who comes is measured from the call."""
+    found = arrival.measure(Case(), FUTURES, 20)
+    assert not found.void
+    assert 0 < found.latency_ms[0] <= found.latency_ms[1] < 1_000
+    monkeypatch.setattr(arrival, "arrived", lambda path: arrived(path)[:-1])
+    assert arrival.measure(Case(), FUTURES, 20).void == "20 records were to be sent, and 19 came"
 
 
 def wrong_crc(right: bytearray) -> bytes:

@@ -56,7 +56,7 @@ def run(
     """Measure both, `count` interleaved rounds, of those in `rates` that need no callback."""
     names = [name for name in PLAIN if name in rates]
     found = Beside({name: [] for name in names}, {name: [] for name in names})
-    beside = case._replace(busy=True)
+    beside = case._replace(busy=1)
     for number in range(count):
         for name in names:
             sent = max(int(rates[name] * seconds), 1)

@@ -23,7 +23,7 @@ def check(case: Case, contender: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         keep = Path(folder, "kept")
         with Sink(case.partitions, keep) as sink:
-            job = Job(contender, sink.address, topics, records, case._replace(busy=False))
+            job = Job(contender, sink.address, topics, records, case._replace(busy=0))
             try:
                 with ChildProcess(job) as child:
                     outcome = child.outcome()

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import psutil
 
 from comparing.contenders import CONTENDERS
-from comparing.job import FILLED, LATENCY, OUTCOME, READY, STALLED, Job, Outcome
+from comparing.counting import percentiles_ms
+from comparing.job import ARRIVAL, FILLED, LATENCY, OUTCOME, READY, STALLED, Job, Outcome
 from comparing.workload import Share, page
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-_PERCENTILES = (0.5, 0.99, 0.999)
 
 
 class Client(Protocol):
@@ -44,6 +44,9 @@ class Client(Protocol):
     def latencies(self, share: Share) -> list[float]:
         """Send each record when the one before is acknowledged; seconds of each. Only where the contender offers it."""
 
+    def pace(self, share: Share) -> int:
+        """Send records now and then, each with the time of its call; how many. Only where the contender offers it."""
+
 
 def measure(job: Job) -> None:
     """Run `job` and print its outcome as the last line of the output."""
@@ -51,7 +54,7 @@ def measure(job: Job) -> None:
     client: Client = getattr(import_module(module), name)(job)
     page(job.case.value_size)
     first = client.open()
-    run = _one_by_one if job.kind == LATENCY else _stalled if job.kind in STALLED else _throughput
+    run = _RUNS.get(job.kind, _throughput)
     gc.collect()
     print(OUTCOME + run(client, job, first).to_json(), flush=True)
     client.close()
@@ -89,10 +92,22 @@ def _stalled(client: Client, job: Job, first: int) -> Outcome:
 def _one_by_one(client: Client, job: Job, first: int) -> Outcome:
     with _busy(job.case.busy):
         cpu, began = _cpu_seconds(), time.perf_counter()
-        taken = sorted(client.latencies(Share(job.topics, job.case.value_size, job.records)))
+        taken = client.latencies(Share(job.topics, job.case.value_size, job.records))
         seconds, cpu = time.perf_counter() - began, _cpu_seconds() - cpu
-    told = tuple(1e3 * taken[int(part * (len(taken) - 1))] for part in _PERCENTILES)
-    return Outcome(len(taken), len(taken), first, seconds, cpu, _peak_rss(), 0, told)
+    return Outcome(len(taken), len(taken), first, seconds, cpu, _peak_rss(), 0, percentiles_ms(taken))
+
+
+def _now_and_then(client: Client, job: Job, first: int) -> Outcome:
+    """How long they took is told by the server, which sees them come."""
+    with _busy(job.case.busy):
+        began = time.perf_counter()
+        sent = client.pace(Share(job.topics, job.case.value_size, job.records))
+        acknowledged = client.finish()
+        seconds = time.perf_counter() - began
+    return Outcome(sent, acknowledged, first, seconds, 0.0, _peak_rss())
+
+
+_RUNS = {LATENCY: _one_by_one, ARRIVAL: _now_and_then, **dict.fromkeys(STALLED, _stalled)}
 
 
 def _shares(job: Job) -> list[Share]:
@@ -119,22 +134,24 @@ def _together(client: Client, prepared: list[Any]) -> int:
 
 
 @contextlib.contextmanager
-def _busy(wanted: bool) -> Iterator[None]:
-    """A Python thread that computes and never waits, as a program with work of its own has it."""
-    running = wanted
+def _busy(count: int) -> Iterator[None]:
+    """Python threads that compute and never wait, as a program with work of its own has them."""
+    running = True
 
     def compute() -> None:
         number = 0
         while running:
             number = (number * 31 + 7) % 1_000_003
 
-    thread = threading.Thread(target=compute, name="busy")
-    thread.start()
+    threads = [threading.Thread(target=compute, name=f"busy-{number}") for number in range(count)]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         running = False
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 def _cpu_seconds() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from comparing.job import DRAIN, LATENCY, MEMORY, THROUGHPUT, Case
+from comparing.job import ARRIVAL, DRAIN, LATENCY, MEMORY, THROUGHPUT, Case
 from fastprod import KafkaProducer
 
 
@@ -36,6 +36,7 @@ class Contender(NamedTuple):
 
 _THREADS, _CODEC, _SNAPPY, _LEVEL = "threads", "codec", "snappy", "level"
 _SINGLE = (THROUGHPUT, LATENCY, MEMORY)
+_PACED = (*_SINGLE, ARRIVAL)
 
 CEILING = "ceiling"
 C_LIMIT, MEMORY_LIMIT = "c-limit", "memcpy-crc"
@@ -45,6 +46,8 @@ CONFLUENT, CONFLUENT_BATCH = "confluent-callback", "confluent-batch"
 NATIVE = (CALLBACK, FUTURES)
 PURE = ("pure-callback", "pure-futures")
 PLAIN = (SEND, "confluent-send")
+# Whose records' arrival at the server is asked, beside their latency.
+PACED = (FUTURES, CONFLUENT)
 
 _FASTPROD = "comparing.fastprod_clients"
 _PEERS = "comparing.peers"
@@ -64,7 +67,7 @@ CONTENDERS = {
     ),
     C_LIMIT: Contender("C limit", (_LIMIT, "CLimit"), 15_000_000, hashes=False, limits=(_THREADS, _CODEC)),
     CALLBACK: Contender("fastprod, callback a record", (_FASTPROD, "WithCallbacks"), 1_000_000, "native"),
-    FUTURES: Contender("fastprod, futures checked", (_FASTPROD, "WithFutures"), 1_000_000, "native", _SINGLE),
+    FUTURES: Contender("fastprod, futures checked", (_FASTPROD, "WithFutures"), 1_000_000, "native", _PACED),
     SEND: Contender(
         "fastprod, send() only", (_FASTPROD, "WithNeither"), 1_000_000, "native", (THROUGHPUT, MEMORY, DRAIN)
     ),
@@ -73,7 +76,7 @@ CONTENDERS = {
     "pure-callback": Contender("fastprod pure, callback a record", (_FASTPROD, "WithCallbacks"), 50_000, "pure"),
     "pure-futures": Contender("fastprod pure, futures checked", (_FASTPROD, "WithFutures"), 50_000, "pure", _SINGLE),
     CONFLUENT: Contender(
-        "confluent-kafka, callback a record", (_PEERS, "ConfluentWithCallbacks"), 500_000, kinds=_SINGLE
+        "confluent-kafka, callback a record", (_PEERS, "ConfluentWithCallbacks"), 500_000, kinds=_PACED
     ),
     "confluent-send": Contender(
         "confluent-kafka, no callback", (_PEERS, "ConfluentWithNothing"), 700_000, kinds=(THROUGHPUT, MEMORY, DRAIN)

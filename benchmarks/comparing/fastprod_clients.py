@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from comparing.counting import counter, waits
+from comparing.counting import counter, now_and_then, waits
 from comparing.job import Job
 from comparing.workload import Share
 from fastprod import KafkaProducer
@@ -88,6 +88,11 @@ class WithFutures(_Fastprod):
         records, count = prepared
         self._futures.append([send(topic, value, key) for topic, value, key in records])
         return count
+
+    def pace(self, share: Share) -> int:
+        """`send()`."""
+        self._futures.append(now_and_then(self._producer.send, share.records()))
+        return share.size
 
     def finish(self) -> int:
         """Wait; how many futures succeeded."""

@@ -87,6 +87,9 @@ _MEMORY: dict[str, Groups] = {SEND: ((_queued(125),),), FUTURES: ((_queued(125 +
 _GROWTH_OF_RECORDS = 1.20
 _GROWTH_OF_PARTS = 1.50
 
+# Beside threads that compute a record may take so many times what it takes alone, and so many ms more.
+_ARRIVAL_FACTOR, _ARRIVAL_MS = 2, 1.0
+
 
 def judged(case: Case, rounds: list[Round], kind: str, sink: bool) -> list[Judged]:
     """How each contender stands that something is asked of in this case."""
@@ -107,6 +110,24 @@ def growth(first: tuple[Case, list[Round]], other: tuple[Case, list[Round]], nam
     asked = "" if limit is None else f" (asked: at most {limit:.2f})"
     words = f"CPU a record {grown:.2f} of that of the first case{asked}"
     return Judged(name, words, None if limit is None else grown.median <= limit)
+
+
+def judged_arrival(alone: list[Round], beside: list[Round]) -> list[Judged]:
+    """How long records take to the server beside threads that compute, relative to what they may take; of fastprod."""
+    pairs = [
+        {"alone": one[FUTURES], "beside": other[FUTURES]}
+        for one, other in zip(alone, beside, strict=True)
+        if FUTURES in one and FUTURES in other and not one[FUTURES].void and not other[FUTURES].void
+    ]
+    if not any(FUTURES in one for one in alone):
+        return []
+    share = Spread.of(
+        pair["beside"].latency_ms[1] / (_ARRIVAL_FACTOR * pair["alone"].latency_ms[1] + _ARRIVAL_MS) for pair in pairs
+    )
+    shown = "-" if share is None else f"{share:.2f}"
+    most = f"{_ARRIVAL_FACTOR} x alone + {_ARRIVAL_MS:g} ms"
+    words = f"p99 of arrival beside threads {shown} of {most} (asked: at most 1.00)"
+    return [Judged(FUTURES, words, None if share is None else share.median <= 1)]
 
 
 def _limit(first: Case, other: Case) -> float | None:

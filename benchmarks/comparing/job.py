@@ -14,9 +14,9 @@ DRAIN_QUEUE_BYTES = 512 << 20
 _FIRST_RECORDS = 1_000
 _FIRST_BYTES = 16 << 20
 
-# What is measured: records as fast as they go; one at a time, each acknowledged before the next; memory while the
-# server stands still; how fast what was accepted leaves when it goes on.
-THROUGHPUT, LATENCY, MEMORY, DRAIN = "throughput", "latency", "memory", "drain"
+# What is measured: records as fast as they go; one at a time, each acknowledged before the next; one now and then,
+# until it is at the server; memory while the server stands still; how fast what was accepted leaves when it goes on.
+THROUGHPUT, LATENCY, ARRIVAL, MEMORY, DRAIN = "throughput", "latency", "arrival", "memory", "drain"
 STALLED = (MEMORY, DRAIN)
 
 # The words between a measurement's process and its parent, each at the start of a line.
@@ -26,8 +26,8 @@ OUTCOME = "outcome "
 
 
 class Case(NamedTuple):
-    """What is sent. `value_size` in bytes; `level`: of the codec, None for its default; `busy`: a CPU-bound Python
-    thread runs beside; `records`: how many, None for as many as take some seconds."""
+    """What is sent. `value_size` in bytes; `level`: of the codec, None for its default; `busy`: how many CPU-bound
+    Python threads run beside; `records`: how many, None for as many as take some seconds."""
 
     value_size: int = 100
     partitions: int = 6
@@ -35,7 +35,7 @@ class Case(NamedTuple):
     threads: int = 1
     compression: str | None = None
     level: int | None = None
-    busy: bool = False
+    busy: int = 0
     records: int | None = None
 
     @property
@@ -50,7 +50,7 @@ class Case(NamedTuple):
         return (
             f"{count}values of {self.value_size:,} bytes, {_many(self.partitions, 'partition')}, "
             f"{_many(self.topics, 'topic')}, {_many(self.threads, 'thread')}, compression {codec}{level}"
-            + (", beside a CPU-bound thread" if self.busy else "")
+            + (f", beside {_many(self.busy, 'CPU-bound thread')}" if self.busy else "")
         )
 
 

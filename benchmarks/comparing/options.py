@@ -52,7 +52,7 @@ def kind_of(options: argparse.Namespace) -> str:
 
 def cases_of(options: argparse.Namespace) -> list[Case]:
     """Every combination of what the lists hold."""
-    busy = (False, True) if options.latency else (False,)
+    busy = (0, 1) if options.latency else (0,)
     return [
         Case(size, partitions, topics, threads, codec, level, beside, records)
         for size, partitions, topics, threads, (codec, level), beside, records in product(

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from comparing import busy, plot, report
+from comparing import arrival, busy, plot, report
 from comparing.bench import Run
 from comparing.contenders import CONTENDERS
 from comparing.goals import Judged, growth, judged
@@ -25,6 +25,7 @@ class Results:
     kind: str
     found: list[Measured]
     beside: busy.Beside | None
+    arrivals: arrival.Arrivals | None
     notes: list[str]
 
 
@@ -42,13 +43,16 @@ def text(results: Results) -> str:
         lines.append("--quick: everything works; the figures mean nothing.")
     if results.beside is not None:
         lines += ["", busy.report(results.beside)]
+    if results.arrivals is not None:
+        lines += ["", arrival.report(results.arrivals)]
     return "\n".join([*lines, *void_lines(results)])
 
 
 def void_lines(results: Results) -> list[str]:
     """One line for each run that does not count."""
-    beside = [] if results.beside is None else results.beside.void_lines()
-    return [line for measured in results.found for line in report.void_lines(measured)] + beside
+    others = [] if results.beside is None else results.beside.void_lines()
+    others += [] if results.arrivals is None else results.arrivals.void_lines()
+    return [line for measured in results.found for line in report.void_lines(measured)] + others
 
 
 def json_text(results: Results) -> str:
@@ -72,6 +76,7 @@ def json_text(results: Results) -> str:
         "growth": [one._asdict() for one in _grown(results)],
         "notes": results.notes,
         "cpu_bound": None if results.beside is None else results.beside.as_json(),
+        "arrival": None if results.arrivals is None else results.arrivals.as_json(),
     }
     return json.dumps(everything, indent=1) + "\n"
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from comparing.counting import delivery_counter, waits
-from comparing.job import LATENCY, Job
+from comparing.counting import delivery_counter, now_and_then, waits
+from comparing.job import ARRIVAL, LATENCY, Job
 from comparing.workload import Share
 
 BATCH_BYTES = 1_000_000
@@ -25,7 +26,7 @@ Prepared = tuple[Iterator[tuple[str, bytes, bytes]], int]
 
 
 def _linger_ms(job: Job) -> int:
-    return 0 if job.kind == LATENCY else 5
+    return 0 if job.kind in (LATENCY, ARRIVAL) else 5
 
 
 def _largest(job: Job) -> int:
@@ -130,6 +131,11 @@ class ConfluentWithCallbacks(_Confluent):
     def send(self, prepared: Prepared) -> int:
         """Send them all, each with the callback."""
         return self._send(prepared, self._acked)
+
+    def pace(self, share: Share) -> int:
+        """`produce()`, and a `poll(0)` behind each."""
+        send = partial(self._producer.produce, partition=-1, callback=self._acked)
+        return len(now_and_then(send, share.records(), partial(self._producer.poll, 0)))
 
     def finish(self) -> int:
         """Wait; how many callbacks were told of a success."""

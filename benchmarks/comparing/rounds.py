@@ -62,7 +62,7 @@ def warmed_rates(bench: Bench, case: Case, names: list[str], seconds: float, say
     The broker's code is compiled while it works, and for what it meets: batches of every kind and size. Returns what
     each contender reached in the last pass, records/s.
     """
-    case = case._replace(busy=False)
+    case = case._replace(busy=0)
     rates = {name: CONTENDERS[name].rate / max(case.value_size / _GUESSED_BYTES, 1) for name in names}
     each = min(_PASS_S, seconds)
     spent = 0.0

@@ -1,11 +1,14 @@
 // A server that speaks enough Kafka for a producer to deliver to it, and acknowledges everything at once.
 //
-//     sink PARTITIONS [KEEP]
+//     sink PARTITIONS [KEEP | -a ARRIVALS]
 //
 // Every topic exists and has PARTITIONS partitions on one node, this one. Without KEEP a batch's header is read and the
 // rest is thrown away unseen. With KEEP (a file) every batch is checked - lengths, CRC-32C, records counted one by one,
 // the producer's sequence - and written to that file, for others to decode: topic length (2 bytes), topic, partition
 // (4), batch. All numbers are big-endian.
+//
+// With ARRIVALS (a file) nothing is checked. Of each record, which must not be compressed, two numbers are written
+// there: the first 8 bytes of its value, and when the last bytes read of its batch came, in nanoseconds since 1970.
 //
 // It prints "port N", then answers each line of its input with "records batches bytes connections problems cpu_us text",
 // where `text` is the first problem. The end of its input ends it. A thread a connection: a producer has one or two.
@@ -21,6 +24,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "crc32c.h"
@@ -42,6 +46,7 @@ typedef struct {
     size_t at, end, room;
     size_t left;         // of the request being read
     int gone;            // the connection has ended
+    struct timespec came;  // when the bytes read last did, with ARRIVALS
     unsigned char* out;  // the answer being written
     size_t size, out_room;
 } Link;
@@ -57,8 +62,8 @@ typedef struct Progress {  // of one producer in one partition
 
 static int32_t partitions;
 static int port;
-static FILE* keep;
-static pthread_mutex_t checking = PTHREAD_MUTEX_INITIALIZER;
+static FILE *keep, *arrivals;
+static pthread_mutex_t checking = PTHREAD_MUTEX_INITIALIZER;  // also of who writes to a file
 static Progress* progress;
 static char first_problem[256];
 static atomic_long records, batches, bytes, connections, problems, producers;
@@ -77,6 +82,23 @@ static int64_t number(const unsigned char* at, int size) {
 
 // --- Reading a request
 
+// Where it is asked when bytes came, the kernel tells when it put them into the socket: when this thread gets a processor
+// to read them is the server's affair, not the client's.
+static ssize_t receive(Link* link, void* into, size_t size) {
+    if (!arrivals) return recv(link->fd, into, size, 0);
+    char room[CMSG_SPACE(sizeof link->came)] __attribute__((aligned(sizeof(size_t))));
+    struct iovec part = {into, size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+    ssize_t got = recvmsg(link->fd, &message, 0);
+    clock_gettime(CLOCK_REALTIME, &link->came);
+#if defined(__linux__)
+    for (struct cmsghdr* head = CMSG_FIRSTHDR(&message); head; head = CMSG_NXTHDR(&message, head))
+        if (head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_TIMESTAMPNS)
+            memcpy(&link->came, CMSG_DATA(head), sizeof link->came);
+#endif
+    return got;
+}
+
 // `size` bytes of it, together; NULL if it has no more or the connection ends.
 static const unsigned char* take(Link* link, size_t size) {
     if (size > link->left) return NULL;
@@ -88,7 +110,7 @@ static const unsigned char* take(Link* link, size_t size) {
         if (!link->in) abort();
     }
     while (link->end < link->at + size) {
-        ssize_t got = recv(link->fd, link->in + link->end, link->room - link->end, 0);
+        ssize_t got = receive(link, link->in + link->end, link->room - link->end);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) return link->gone = 1, NULL;
         link->end += (size_t)got;
@@ -251,18 +273,48 @@ static void check(const unsigned char* batch, size_t size, const char* topic, in
     fflush(keep);
 }
 
+// --- When records came
+
+// Of one record: the first bytes of its value. NULL: it is broken, or its value is shorter.
+static const unsigned char* value_of(const unsigned char** at, const unsigned char* end) {
+    int64_t size, value;
+    if (!varint(at, end, &size) || size < 1 || size > end - *at) return NULL;
+    const unsigned char* here = *at + 1;  // behind the attributes
+    *at = end = *at + size;
+    if (!varint(&here, end, &value) || !varint(&here, end, &value) || !sized(&here, end, 1)) return NULL;
+    return varint(&here, end, &size) && size >= 8 && size <= end - here ? here : NULL;
+}
+
+static void note_arrivals(const unsigned char* batch, size_t size, const char* topic, int32_t partition,
+                          struct timespec came) {
+    uint64_t nanos = (uint64_t)came.tv_sec * 1000000000 + (uint64_t)came.tv_nsec;
+    const unsigned char *at = batch + HEADER, *end = batch + size, *value;
+    for (long record = 0; at < end; record++) {
+        unsigned char row[16];
+        if (!(value = value_of(&at, end))) {
+            problem("value without a time", topic, partition, record, -1);
+            return;
+        }
+        memcpy(row, value, 8);
+        for (int byte = 0; byte < 8; byte++) row[8 + byte] = (unsigned char)(nanos >> (56 - 8 * byte));
+        fwrite(row, sizeof row, 1, arrivals);
+    }
+    fflush(arrivals);
+}
+
 // --- The requests
 
 static int batch_of(Link* link, const char* topic, int32_t partition, size_t size) {
-    const unsigned char* batch = size < HEADER ? NULL : take(link, keep ? size : HEADER);
+    const unsigned char* batch = size < HEADER ? NULL : take(link, keep || arrivals ? size : HEADER);
     if (!batch) return 0;
     long count = (long)number(batch + COUNT_AT, 4);
     long before = atomic_fetch_add_explicit(&records, count, memory_order_relaxed);
     atomic_fetch_add_explicit(&batches, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&bytes, (long)size, memory_order_relaxed);
-    if (keep) {
+    if (keep || arrivals) {
         pthread_mutex_lock(&checking);
-        check(batch, size, topic, partition);
+        if (keep) check(batch, size, topic, partition);
+        else note_arrivals(batch, size, topic, partition, link->came);
         pthread_mutex_unlock(&checking);
     } else if (!skip(link, size - HEADER)) {
         return 0;
@@ -369,6 +421,9 @@ static void* serve(void* argument) {
     Link link = {.fd = *(int*)argument, .in = malloc(BUFFER), .room = BUFFER};
     free(argument);
     setsockopt(link.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+#if defined(__linux__)
+    if (arrivals) setsockopt(link.fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one);
+#endif
     atomic_fetch_add(&connections, 1);
     while (link.in && serve_one(&link)) continue;
     close(link.fd);
@@ -398,8 +453,14 @@ int main(int count, char** arguments) {
     socklen_t size = sizeof address;
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     pthread_t thread;
-    if (count < 2 || (partitions = atoi(arguments[1])) < 1) return fputs("sink PARTITIONS [KEEP]\n", stderr), 2;
-    if (count > 2 && !(keep = fopen(arguments[2], "wb"))) return perror(arguments[2]), 1;
+    if (count < 2 || (partitions = atoi(arguments[1])) < 1)
+        return fputs("sink PARTITIONS [KEEP | -a ARRIVALS]\n", stderr), 2;
+    if (count > 2) {
+        int times = count > 3 && !strcmp(arguments[2], "-a");
+        FILE* file = fopen(arguments[count - 1], "wb");
+        if (!file) return perror(arguments[count - 1]), 1;
+        *(times ? &arrivals : &keep) = file;
+    }
     crc32c_prepare();
     if (bind(listener, (struct sockaddr*)&address, size) || listen(listener, 64) ||
         getsockname(listener, (struct sockaddr*)&address, &size))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import struct
 import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from comparing.compiled import program
+
+_ROW = struct.Struct(">qq")
 
 
 class Counted(NamedTuple):
@@ -26,11 +29,13 @@ class Counted(NamedTuple):
 class Sink:
     """Any topic asked for exists there with `partitions` partitions.
 
-    With `keep` it is in its checking mode, and every batch is written to that file (`kept.py` reads it).
+    With `keep` it is in its checking mode, and every batch is written to that file (`kept.py` reads it). With
+    `arrivals` it writes there when each record came (`arrived` reads it).
     """
 
-    def __init__(self, partitions: int, keep: Path | None = None) -> None:
+    def __init__(self, partitions: int, keep: Path | None = None, *, arrivals: Path | None = None) -> None:
         command = [str(program("sink")), str(partitions), *([str(keep)] if keep is not None else [])]
+        command += ["-a", str(arrivals)] if arrivals is not None else []
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.address = f"127.0.0.1:{self._line().removeprefix('port ')}"
 
@@ -65,3 +70,9 @@ class Sink:
         if not line:
             raise RuntimeError(f"The sink has ended with exit status {self._process.wait()}.")
         return line.rstrip("\n")
+
+
+def arrived(path: Path) -> list[float]:
+    """How long records took from the time in their value, `time.time_ns()` as 8 bytes, to the sink; in the order of
+    their arrival, seconds."""
+    return [(came - sent) / 1e9 for sent, came in _ROW.iter_unpack(path.read_bytes())]
