@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Build a free-threaded CPython 3.14 from Debian's own source package, with nothing but apt and a compiler.
+# Build a free-threaded CPython from Debian's own source package, with nothing but apt and a compiler.
 #
-#     .ci/free_threaded.sh FOLDER        then FOLDER/bin/python3.14t
+#     .ci/free_threaded.sh FOLDER        then FOLDER/bin/python3
 #
-# The source is the newest of Debian testing and unstable, fetched by apt from wherever this machine's packages come
-# from and checked against Debian's keys. apt's own settings, lists and cache stay as they are. It is compiled with -O2
-# and without profile-guided optimization, which would run the test suite first. MAKEFLAGS (such as -j2) and CONFIGURE
-# (more options for ./configure, such as --with-thread-sanitizer) are passed on.
+# The source is the newest of CPython 3.14 and 3.13 that can be had (a mirror may lack what its index names), fetched by
+# apt from wherever this machine's packages come from and checked against Debian's keys. apt's own settings, lists and
+# cache stay as they are. It is compiled with -O2 and without profile-guided optimization, which would run the test
+# suite first. MAKEFLAGS (such as -j2) and CONFIGURE (more options for ./configure, such as --with-thread-sanitizer) are
+# passed on.
 #
 # Needs: dpkg-dev, a C compiler, make, and the headers that the interpreter's own modules want (libssl-dev, zlib1g-dev,
 # libffi-dev; without libbz2-dev, liblzma-dev and libsqlite3-dev these modules are left out).
@@ -24,7 +25,7 @@ mkdir -p lists/partial cache/archives/partial
 cat > debian.sources <<SOURCES
 Types: deb-src
 URIs: $mirror
-Suites: testing unstable
+Suites: stable testing unstable
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 SOURCES
@@ -37,13 +38,16 @@ APT::Sandbox::User "$(id -un)";
 CONF
 export APT_CONFIG=$scratch/apt.conf
 apt-get -q update
-apt-get -q source --download-only python3.14
-dpkg-source --no-check --skip-patches -x python3.14_*.dsc source   # apt has checked it; the patches are for /usr
+for package in python3.14/unstable python3.14/testing python3.13/unstable python3.13/testing python3.13/stable; do
+    rm -f ./*.dsc
+    apt-get -q source --download-only "$package" && break
+done
+dpkg-source --no-check --skip-patches -x python3.1?_*.dsc source   # apt has checked it; the patches are for /usr
 
 cd source
 # shellcheck disable=SC2086  # several options
 ./configure -q --prefix="$target" --disable-gil --with-ensurepip=install OPT="-DNDEBUG -O2 -g -Wall" ${CONFIGURE:-}
 make -s
 make -s install > /dev/null
-"$target/bin/python3.14t" -VV
-"$target/bin/python3.14t" -c 'import sys; sys.exit(sys._is_gil_enabled())'
+"$target/bin/python3" -VV
+"$target/bin/python3" -c 'import sys; sys.exit(sys._is_gil_enabled())'
