@@ -148,11 +148,11 @@ cdef void wait_for_memory(Core* core, uint64_t seen, int64_t nanos) noexcept nog
     del held
 
 
-cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, size_t* capacity,
+cdef unsigned char* memory_in_turn(Core* core, size_t need, size_t want, size_t* capacity,
                                    int64_t* budget) except? NULL:
     """Memory for a new batch, waited for in arrival order for `budget` ns, of which what the wait took is taken off;
     NULL once the producer is closing."""
-    cdef Core* core = plane.core
+    cdef DataPlane plane
     cdef unsigned char* memory = NULL
     cdef uint64_t ticket, seen
     cdef int64_t left, began, deadline
@@ -171,6 +171,7 @@ cdef unsigned char* memory_in_turn(DataPlane plane, size_t need, size_t want, si
     core.pool_gate.unlock()
     began = now_ns()
     deadline = began + budget[0]
+    plane = <DataPlane>core.plane
     try:
         inside = plane.on_control_thread()
         wake(core)   # partial batches leave while somebody waits for memory
@@ -291,7 +292,9 @@ cdef inline int64_t first_quantum(Core* core) noexcept nogil:
 cdef Topic* new_topic(Core* core, string name) noexcept:
     cdef Topic* topic = new Topic()
     topic.core = core
+    topic.route = NULL
     topic.name = name
+    topic.in_use.store(0)
     topic.used.store(1)
     topic.leaderless_told.store(0)
     topic.sticky.store(-1)
@@ -536,15 +539,14 @@ cdef void open_batch(Partition* partition, Batch* batch) noexcept nogil:
     activate(partition)
 
 
-cdef Batch* prepare_batch(DataPlane plane, Partition* partition, Record* record, int64_t* budget) except NULL:
+cdef Batch* prepare_batch(Core* core, Partition* partition, Record* record, int64_t* budget) except NULL:
     """A new batch with memory for at least this record, got while no lock is held."""
-    cdef Core* core = plane.core
     cdef Batch* batch
     cdef size_t capacity = 0
     cdef size_t size = record_body_size(record, 0, 0)
     cdef unsigned char* memory
     size += varint_size(size)
-    memory = memory_in_turn(plane, size, max(size, partition.last_capacity.load(memory_order_relaxed)), &capacity,
+    memory = memory_in_turn(core, size, max(size, partition.last_capacity.load(memory_order_relaxed)), &capacity,
                             budget)
     if memory == NULL:
         raise failures.closed()
@@ -554,8 +556,8 @@ cdef Batch* prepare_batch(DataPlane plane, Partition* partition, Record* record,
     batch.data = memory
     batch.capacity = batch.charge = capacity
     batch.codec = core.codec
-    Py_INCREF(plane)
-    batch.plane = <PyObject*>plane
+    Py_INCREF(<DataPlane>core.plane)
+    batch.plane = core.plane
     return batch
 
 
@@ -565,11 +567,10 @@ cdef inline cbool sticky_should_move(Topic* topic) noexcept nogil:
             or now_ns() - topic.sticky_since.load(memory_order_relaxed) > STICKY_HOLD)
 
 
-cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sticky, int64_t* budget,
+cdef int append(Core* core, Partition* partition, Record* record, cbool sticky, int64_t* budget,
                 atomic[Batch*]* into, atomic[uint32_t]* index) except -1:
     """Append one record; waits for memory for `budget` ns at most, all tries together. MOVED_ON: choose again, because
     the sticky slot moved or the partition vanished."""
-    cdef Core* core = plane.core
     cdef Topic* topic = partition.topic
     cdef Batch* fresh = NULL
     cdef Batch* taker = NULL
@@ -616,7 +617,7 @@ cdef int append(DataPlane plane, Partition* partition, Record* record, cbool sti
                 count_sticky(topic, partition, sticky_size(record))
             return APPENDED
         empty_trash(core)
-        fresh = prepare_batch(plane, partition, record, budget)
+        fresh = prepare_batch(core, partition, record, budget)
 
 
 cdef inline int64_t sticky_size(Record* record) noexcept nogil:

@@ -48,6 +48,7 @@ cdef extern from "latch.h" nogil:
     cppclass latch "fp_latch":
         void lock() noexcept
         cbool try_lock() noexcept
+        cbool try_longer() noexcept
         void unlock() noexcept
 
 cdef extern from "<chrono>" namespace "std::chrono" nogil:
@@ -126,9 +127,15 @@ cdef inline int64_t now_ns() noexcept nogil:
 
 
 cdef inline void lock_detached(latch* gate) noexcept:
-    """Take a lock from a thread that holds the interpreter. It is never waited for, nor is the interpreter waited
-    for while holding it: the I/O thread must not stand still because some Python thread computes."""
-    while not gate.try_lock():
+    """Take a lock from a thread that holds the interpreter. It is hardly waited for, nor is the interpreter waited for
+    while holding it: the I/O thread must not stand still because some Python thread computes."""
+    if not gate.try_lock():
+        lock_contended(gate)
+
+
+cdef void lock_contended(latch* gate) noexcept:
+    """Most locks are given back sooner than the interpreter is left and entered."""
+    while not gate.try_longer():
         with nogil:
             gate.lock()
             gate.unlock()

@@ -27,6 +27,16 @@ public:
         return !held.load(std::memory_order_relaxed) && !held.exchange(true, std::memory_order_acquire);
     }
 
+    // For about a microsecond.
+    bool try_longer() noexcept {
+        for (int tries = 0; tries < 30; tries++) {
+            if (try_lock())
+                return true;
+            spin();
+        }
+        return false;
+    }
+
     void lock() noexcept {
         for (int tries = 0; !try_lock(); tries++) {
             if (tries < 100)

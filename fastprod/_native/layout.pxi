@@ -195,10 +195,12 @@ cdef cppclass Partition(cache_line):
 
 cdef cppclass Topic:
     Core* core
+    PyObject* route            # borrowed from `DataPlane.known`
     string name
     string id                  # 16 bytes, or empty
     partition_table[Partition] partitions   # hidden: of a topic that was made anew with fewer
-    atomic[int] used
+    atomic[int] in_use         # it is in `routes`
+    atomic[int] used           # stored only where it changes: senders on other cores read what lies beside it
     atomic[int] leaderless_told
     # The sticky slot and the round-robin counter.
     mutex gate
@@ -324,6 +326,7 @@ cdef cppclass Core:
     int retries
     int max_in_flight
     int codec
+    PyObject* plane                 # its owner
     PyObject* compress              # borrowed from the plane; NULL: the codec is linked
     int level                       # for a linked codec
     int event_fd
@@ -341,6 +344,7 @@ cdef cppclass Core:
     deque[uint64_t] memory_queue
     uint64_t memory_ticket
     atomic[int] memory_waiters
+    atomic[Topic*] recent[RECENT_TOPICS]   # what was looked up in `routes` last, by a few bits of the name
     # What the threads hand to each other.
     mutex gate
     vector[Partition*] arrivals

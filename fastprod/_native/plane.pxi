@@ -19,14 +19,14 @@ cdef class DataPlane:
     cdef bint aborted
     cdef dict troubles         # why brokers cannot be used just now, by node id; None: why nothing may leave
     cdef readonly dict routes
-    # What the last look-up there was given and found: mostly the same topic, the very same str, is asked for again.
-    cdef object recent_topic
-    cdef TopicRoute recent_route
     cdef public object engine
 
     def __cinit__(self, options, event_fd: int):
         cdef Core* core = new Core()
+        core.plane = <PyObject*>self
         core.wake_read = core.wake_write = -1
+        for i in range(RECENT_TOPICS):
+            core.recent[i].store(NULL)
         core.compressor.state = core.compressor.out = NULL
         core.compressor.room = 0
         self.core = core
@@ -35,7 +35,6 @@ cdef class DataPlane:
         self.known = {}
         self.troubles = {}
         self.routes = {}
-        self.recent_topic = self.troubles   # nobody's topic
         self.engine = None
         self.compress = options.compress
         core.client_id = options.client_id.encode()
@@ -197,6 +196,7 @@ cdef class DataPlane:
             route.plane = self
             route.partitions = []
             route.topic_ = new_topic(self.core, topic.encode())
+            route.topic_.route = <PyObject*>route
             self.known[topic] = route
         known = route.topic_
         route.topic_id = topic_id
@@ -216,13 +216,15 @@ cdef class DataPlane:
         known.leaderless_told.store(0)
         self.core.routes_changed.store(1)
         self.routes[topic] = route
+        known.in_use.store(1)
         wake(self.core)
         return route
 
     def forget_topic(self, topic: str) -> None:
         """Take an idle topic out of `routes`; `set_topic` brings it back as it was."""
         self.routes.pop(topic, None)
-        self.recent_topic = self.troubles
+        if topic in self.known:
+            (<TopicRoute>self.known[topic]).topic_.in_use.store(0)
 
     def reset_topic(self, topic: str) -> None:
         """The topic was deleted and created again: its partitions go on under a newer epoch, in which sequences

@@ -112,7 +112,7 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
         elif fresh == NULL:
             empty_trash(core)
             budget = core.max_block
-            fresh = prepare_batch(plane, partition, &chunk.records[at], &budget)
+            fresh = prepare_batch(plane.core, partition, &chunk.records[at], &budget)
             prepared = at
     if fresh != NULL:
         release_held(fresh)

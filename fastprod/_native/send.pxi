@@ -4,6 +4,12 @@ import zlib
 
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.number cimport PyIndex_Check, PyNumber_AsSsize_t
+from libc.string cimport memcmp
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_COMPACT_ASCII(object text) noexcept
+    void* PyUnicode_DATA(object text) noexcept
+    Py_ssize_t PyUnicode_GET_LENGTH(object text) noexcept
 
 
 cdef int check_headers(headers) except -1:
@@ -61,13 +67,12 @@ cdef class ProducerBase:
     cdef DataPlane plane
     cdef object engine, key_serializer, value_serializer, partitioner, on_new_batch
     cdef int mode
-    cdef tuple former   # only without a GIL
+    cdef tuple former   # what was bound before: `send` borrows its plane, and other threads may just be looking at it
 
     def _bind(self, plane, engine, key_serializer, value_serializer, partition_mode: int, partitioner,
               compression_name=None) -> None:
         """Connect this object to its planes; see DESIGN.md for what each is."""
-        if not GIL:
-            # A forked child binds anew while other threads of it may be looking at what was bound before.
+        if self.plane is not None:   # in a forked child
             self.former = (self.former, self.plane, self.engine, self.partitioner, self.on_new_batch)
         self.plane = plane
         self.engine = engine
@@ -82,6 +87,11 @@ cdef class ProducerBase:
         """Bind to new planes where there is a reason to (a forked child), or raise IllegalStateError."""
         raise failures.closed()
 
+    # A method of C, not one of Cython's function objects: each call of those counts the producer and the function anew,
+    # and without a GIL that is an atomic step on memory that all threads share.
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
     def send(self, topic, value=None, key=None, headers=None, partition=None, timestamp_ms=None):
         """Accept one record for delivery and return its FutureRecordMetadata at once.
 
@@ -97,16 +107,16 @@ cdef class ProducerBase:
         cdef Record record
         cdef vector[unsigned char] encoded
         cdef FutureRecordMetadata future
-        cdef TopicRoute route
-        cdef DataPlane plane = self.plane
+        cdef Core* core
+        cdef Topic* into   # neither plane nor route are counted anew for each record: all threads have the same ones
         cdef Partition* target
         cdef int64_t budget
         cdef Py_ssize_t number = -1
         cdef int chosen
         cdef bint sticky = False
-        if plane is None or plane.core.closing.load(memory_order_relaxed):
+        if self.plane is None or self.plane.core.closing.load(memory_order_relaxed):
             self._begin_again()
-            plane = self.plane
+        core = self.plane.core
         if value is None and key is None:
             raise failures.nothing_to_send()
         if headers is not None:
@@ -126,15 +136,14 @@ cdef class ProducerBase:
         if not take_bytes(serialized_value, &record.value, &record.value_size):
             check_bytes("value", serialized_value)
             held_value = point_at(serialized_value, &record.value, &record.value_size)
-        budget = plane.core.max_block
-        if GIL and topic is plane.recent_topic:
-            route = plane.recent_route
-        else:
-            resolved = resolved_topic(self, plane, topic, &budget)
+        budget = core.max_block
+        into = recent_topic(core, topic)
+        if into == NULL:
+            resolved = resolved_topic(self, core, topic, &budget)
             if isinstance(resolved, BaseException):
                 return FutureRecordMetadata.failed_with(topic, -1, resolved)
-            route = resolved
-        route.topic_.used.store(1, memory_order_relaxed)
+            into = (<TopicRoute>resolved).topic_
+        note_used(into)
 
         record.headers = NO_HEADERS
         record.headers_size = 1
@@ -143,12 +152,12 @@ cdef class ProducerBase:
             if not is_index(partition):
                 raise failures.bad_partition(partition)
             number = number_of(partition)
-            route = self.checked(route, partition, number, False)
+            into = self.checked(into, partition, number, False)
             chosen = <int>number
         elif self.mode == C_CUSTOM:
-            chosen = self.asked(route, topic, key, serialized_key, value, serialized_value, &record)
+            chosen = self.asked(into, topic, key, serialized_key, value, serialized_value, &record)
         else:
-            chosen = chosen_partition(self.mode, route.topic_, &record, &sticky)
+            chosen = chosen_partition(self.mode, into, &record, &sticky)
 
         future = new_future()
         future.key_size = <int32_t>record.key_size
@@ -161,8 +170,8 @@ cdef class ProducerBase:
             record.headers_size = encoded.size()
             frame(&record)
             future.header_size = headers_payload(headers)
-        if record_upper_bound(&record) > plane.core.record_limit:
-            raise over_limit(plane.core, route.topic, record_upper_bound(&record))
+        if record_upper_bound(&record) > core.record_limit:
+            raise over_limit(core, (<TopicRoute>into.route).topic, record_upper_bound(&record))
         if timestamp_ms is None:
             record.timestamp = wall_ms()
         elif type(timestamp_ms) is not int:
@@ -174,18 +183,18 @@ cdef class ProducerBase:
         future.told.store(record.timestamp, memory_order_relaxed)
         while True:
             # Until append has its lock, the topic may lose partitions whenever the interpreter is let go.
-            if chosen < <int>route.topic_.partitions.size():
-                target = route.topic_.partitions[chosen]
-                if append(plane, target, &record, sticky, &budget, &future.batch, &future.place) == APPENDED:
+            if chosen < <int>into.partitions.size():
+                target = into.partitions[chosen]
+                if append(core, target, &record, sticky, &budget, &future.batch, &future.place) == APPENDED:
                     return future
             elif sticky:
-                move_sticky(route.topic_, chosen)
+                move_sticky(into, chosen)
             if partition is not None:
-                route = self.checked(route, partition, number, False)
+                into = self.checked(into, partition, number, False)
             elif self.mode == C_CUSTOM:
-                chosen = self.asked(route, topic, key, serialized_key, value, serialized_value, &record)
+                chosen = self.asked(into, topic, key, serialized_key, value, serialized_value, &record)
             else:
-                chosen = chosen_partition(self.mode, route.topic_, &record, &sticky)
+                chosen = chosen_partition(self.mode, into, &record, &sticky)
 
     def send_many(self, topic, values, keys=None, *, headers=None, partition=None, timestamp_ms=None):
         """Accept one record a value for delivery and return the BatchFuture of them all at once.
@@ -223,49 +232,83 @@ cdef class ProducerBase:
         """
         return send_arrow(self, topic, data, (value, key, headers, partition, timestamp))
 
-    cdef TopicRoute checked(self, TopicRoute route, partition, Py_ssize_t number, bint by_partitioner):
-        """The route with this partition in it; metadata is refreshed once if it is old enough to be wrong."""
-        if 0 <= number < <Py_ssize_t>route.topic_.partitions.size():
-            return route
+    cdef Topic* checked(self, Topic* topic, partition, Py_ssize_t number, bint by_partitioner) except NULL:
+        """The topic with this partition in it; metadata is refreshed once if it is old enough to be wrong."""
+        cdef TopicRoute route
+        if 0 <= number < <Py_ssize_t>topic.partitions.size():
+            return topic
+        route = <TopicRoute>topic.route
         if number >= 0 and not by_partitioner:
             route = self.engine.refresh_partitions(route.topic, number, self.plane.core.max_block / 1e9)
             if number < <Py_ssize_t>route.topic_.partitions.size():
-                return route
+                return route.topic_
         if by_partitioner:
             raise failures.bad_partitioner_result(route.topic, partition, route.topic_.partitions.size())
         raise failures.partition_out_of_range(route.topic, partition, route.topic_.partitions.size())
 
-    cdef int asked(self, TopicRoute route, topic, key, serialized_key, value, serialized_value,
-                   Record* record) except -1:
+    cdef int asked(self, Topic* into, topic, key, serialized_key, value, serialized_value, Record* record) except -1:
         """The caller's own partitioner, and its on_new_batch hook where a keyless record would open a batch."""
         cdef int number
         result = self.partitioner(topic, key, serialized_key, value, serialized_value)
-        number = self.valid(route, result)
+        number = self.valid(into, result)
         if serialized_key is None and self.on_new_batch is not None:
-            if would_open(route.topic_.partitions[number], record):
+            if would_open(into.partitions[number], record):
                 self.on_new_batch(topic, number)
-                number = self.valid(route, self.partitioner(topic, key, serialized_key, value, serialized_value))
+                number = self.valid(into, self.partitioner(topic, key, serialized_key, value, serialized_value))
         return number
 
-    cdef int valid(self, TopicRoute route, result) except -1:
+    cdef int valid(self, Topic* topic, result) except -1:
         cdef Py_ssize_t number
         if not is_index(result):
-            raise failures.bad_partitioner_result(route.topic, result, route.topic_.partitions.size())
+            raise failures.bad_partitioner_result((<TopicRoute>topic.route).topic, result, topic.partitions.size())
         number = number_of(result)
-        self.checked(route, result, number, True)
+        self.checked(topic, result, number, True)
         return <int>number
 
 
-cdef object resolved_topic(ProducerBase self, DataPlane plane, topic, int64_t* budget):
+cdef inline Topic* recent_topic(Core* core, topic) noexcept:
+    """The topic of that name if it was looked up a while ago; NULL if `routes` must be asked. Nothing is counted or
+    stored here, so threads on other cores are not held up."""
+    cdef Topic* found
+    cdef atomic[Topic*]* slot = recent_slot(core, topic)
+    if slot == NULL:
+        return NULL
+    found = slot.load(memory_order_acquire)
+    if (found == NULL or found.name.size() != <size_t>PyUnicode_GET_LENGTH(topic)
+            or memcmp(found.name.data(), PyUnicode_DATA(topic), found.name.size()) != 0
+            or not found.in_use.load(memory_order_relaxed)):
+        return NULL
+    return found
+
+
+cdef inline atomic[Topic*]* recent_slot(Core* core, topic) noexcept:
+    """Where a topic is remembered; NULL for what is no plain str in ASCII, whose characters are its UTF-8."""
+    cdef Py_ssize_t size
+    if type(topic) is not str or not PyUnicode_IS_COMPACT_ASCII(topic):
+        return NULL
+    size = PyUnicode_GET_LENGTH(topic)
+    if not size:
+        return NULL
+    # Names that differ in a number differ in their last character.
+    return &core.recent[(size + (<const char*>PyUnicode_DATA(topic))[size - 1]) & (RECENT_TOPICS - 1)]
+
+
+cdef inline void note_used(Topic* topic) noexcept nogil:
+    if not topic.used.load(memory_order_relaxed):
+        topic.used.store(1, memory_order_relaxed)
+
+
+cdef object resolved_topic(ProducerBase self, Core* core, topic, int64_t* budget):
     """The topic's route, or the error that its records fail with; what waiting took is taken off the budget."""
     cdef int64_t began
     cdef PyObject* found = NULL
+    cdef atomic[Topic*]* slot
     if type(topic) is str:
-        found = PyDict_GetItemWithError(plane.routes, topic)
+        found = PyDict_GetItemWithError((<DataPlane>core.plane).routes, topic)
     if found != NULL:
-        if GIL:   # the two are one to other threads
-            plane.recent_topic = topic
-            plane.recent_route = <TopicRoute>found
+        slot = recent_slot(core, topic)
+        if slot != NULL:
+            slot.store((<TopicRoute>found).topic_, memory_order_release)
         return <TopicRoute>found
     began = now_ns()
     resolved = self.engine.resolve_topic(topic, budget[0] / 1e9)

@@ -64,7 +64,7 @@ cdef object accepted(ProducerBase self, topic, Call call):
         call.placement.refusal = found
         return BatchFuture(call.placement)
     route = found
-    route.topic_.used.store(1, memory_order_relaxed)
+    note_used(route.topic_)
     if call.placement.count:
         choose_ahead(self, route, call)
         place_all(self, route, call)
@@ -301,11 +301,11 @@ cdef int choose_ahead(ProducerBase self, TopicRoute route, Call call) except -1:
     cdef Py_ssize_t i = 0
     cdef Record record
     if call.number != NO_NUMBER:
-        self.checked(route, call.number_given(0), call.number, False)
+        self.checked(route.topic_, call.number_given(0), call.number, False)
     try:
         for i in range(<Py_ssize_t>call.numbers.size()):
             if call.numbers[i] != NO_NUMBER and <size_t>call.numbers[i] >= route.topic_.partitions.size():
-                self.checked(route, call.number_given(i), call.numbers[i], False)
+                self.checked(route.topic_, call.number_given(i), call.numbers[i], False)
         if self.mode == C_CUSTOM and self.on_new_batch is None and call.number == NO_NUMBER:
             call.by_partitioner = True
             call.numbers.resize(call.placement.count, NO_NUMBER)
@@ -319,7 +319,7 @@ cdef int choose_ahead(ProducerBase self, TopicRoute route, Call call) except -1:
 
 cdef int ask(ProducerBase self, TopicRoute route, Call call, Py_ssize_t index, Record* record) except -1:
     key, serialized_key, value, serialized_value = call.fields_given(index)
-    return self.asked(route, route.topic, key, serialized_key, value, serialized_value, record)
+    return self.asked(route.topic_, route.topic, key, serialized_key, value, serialized_value, record)
 
 
 cdef int32_t target_of(ProducerBase self, TopicRoute route, Call call, Py_ssize_t index, Record* record) except -2:
@@ -331,7 +331,7 @@ cdef int32_t target_of(ProducerBase self, TopicRoute route, Call call, Py_ssize_
         if <size_t>number < route.topic_.partitions.size():
             return number
         if not call.by_partitioner or call.number_given(index) is not None:
-            self.checked(route, number, number, False)
+            self.checked(route.topic_, number, number, False)
             return number
     if self.mode == C_CUSTOM:
         return ask(self, route, call, index, record)
