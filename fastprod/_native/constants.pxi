@@ -93,7 +93,7 @@ cdef enum:
     COMPRESS_HERE = 16384
     COMPRESSORS_MOST = 4
     SOCKETS_SHOWN = 64
-    RECENT_TOPICS = 16      # a power of two
+    RECENT_TOPICS = 256     # a power of two
     UNRESOLVED_NONE = -1
     ORDINAL_SPAN_BITS = 32
     # A broker recognizes a producer's last five batches in a partition when they come again (KIP-98).

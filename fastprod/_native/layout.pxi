@@ -344,7 +344,7 @@ cdef cppclass Core:
     deque[uint64_t] memory_queue
     uint64_t memory_ticket
     atomic[int] memory_waiters
-    atomic[Topic*] recent[RECENT_TOPICS]   # what was looked up in `routes` last, by a few bits of the name
+    atomic[Topic*] recent[RECENT_TOPICS]   # what was looked up in `routes` last, by a few bits of the hash
     # What the threads hand to each other.
     mutex gate
     vector[Partition*] arrivals

@@ -10,6 +10,7 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text) noexcept
     void* PyUnicode_DATA(object text) noexcept
     Py_ssize_t PyUnicode_GET_LENGTH(object text) noexcept
+    Py_ssize_t PyObject_Hash(object thing) noexcept
 
 
 cdef int check_headers(headers) except -1:
@@ -283,14 +284,9 @@ cdef inline Topic* recent_topic(Core* core, topic) noexcept:
 
 cdef inline atomic[Topic*]* recent_slot(Core* core, topic) noexcept:
     """Where a topic is remembered; NULL for what is no plain str in ASCII, whose characters are its UTF-8."""
-    cdef Py_ssize_t size
     if type(topic) is not str or not PyUnicode_IS_COMPACT_ASCII(topic):
         return NULL
-    size = PyUnicode_GET_LENGTH(topic)
-    if not size:
-        return NULL
-    # Names that differ in a number differ in their last character.
-    return &core.recent[(size + (<const char*>PyUnicode_DATA(topic))[size - 1]) & (RECENT_TOPICS - 1)]
+    return &core.recent[<size_t>PyObject_Hash(topic) & (RECENT_TOPICS - 1)]   # a str knows its hash
 
 
 cdef inline void note_used(Topic* topic) noexcept nogil:
