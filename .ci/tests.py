@@ -1,11 +1,17 @@
 """Run every check of the project, with the Python of the environment the package is installed in.
 
-The tests run against the installed package, from a directory without `fastprod/`. Lint and types come first. Then the
-benchmarks once each, the codecs with `cramjam` alone, the tests without kafka-python and the suite on the pure twin run
-in one process; beside it, in another, the codecs with liblz4 and libzstd linked (on a build of its own, for which their
-sources come from `pip`), the stress tests and hostile answers under sanitizers (on builds of their own), and the
-instruction budgets where valgrind is installed. The native run is the last, alone, so that nothing disturbs what
-measures and that its summary line ends the output. What concerns one twin only, or neither, is run with one of them.
+The tests run against the installed package, from a directory without `fastprod/`. Lint and types come first. Then three
+things go on side by side, since the tests wait most of their time:
+
+- the suite on the native twin;
+- the benchmarks once each, the codecs with `cramjam` alone, the tests without kafka-python, and the suite on the pure
+  twin;
+- what compiles: the codecs with liblz4 and libzstd linked (on a build of its own, for which their sources come from
+  `pip`), the stress tests and hostile answers under sanitizers (on builds of their own), and the instruction budgets
+  where valgrind is installed.
+
+What the native run said is shown last, so that its summary line ends the output. What concerns one twin only, or
+neither, is run with one of them.
 
 A run of tests that fails does not keep the others from running: a closing line names what failed, and the exit status
 is 1. A test that was skipped or expected to fail is a failure unless it stands on the list in `.ci/allowed_skips.txt`,
@@ -21,6 +27,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -44,11 +51,14 @@ def say(text: str) -> None:
     print(f"\n=== {time.monotonic() - BEGAN:.0f} s, {text}", flush=True)
 
 
-def run(what: str, command: list[str], cwd: Path, **variables: str) -> int:
-    """Run a command and return its exit status; nothing is printed after it."""
+def run(what: str, command: list[str], cwd: Path, said: Path | None = None, /, **variables: str) -> int:
+    """Run a command and return its exit status; nothing is printed after it. `said`: where to its output goes."""
     say(f"{what}: {' '.join(command)}")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
-    return subprocess.run(command, cwd=cwd, env=environment, check=False).returncode
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(said.open("w")) if said else None
+        done = subprocess.run(command, cwd=cwd, env=environment, stdout=out, stderr=out, check=False)
+    return done.returncode
 
 
 def check(what: str, command: list[str], **variables: str) -> None:
@@ -88,12 +98,14 @@ def counted(report: Path) -> tuple[int, int, list[str]]:
     return passed, broker, idle
 
 
-def suite(what: str, cwd: Path, arguments: list[str], totals: dict[str, str], **variables: str) -> None:
+def suite(
+    what: str, cwd: Path, arguments: list[str], totals: dict[str, str], said: Path | None = None, /, **variables: str
+) -> None:
     """Run tests, and note under `what` how many there were, or why they failed."""
     report = cwd / f"{what.replace(' ', '-')}.xml"
     command = [PYTHON, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
                f"--junitxml={report}", *arguments]
-    status = run(what, command, cwd, FASTPROD_TEST_INSTALLED="1", **variables)
+    status = run(what, command, cwd, said, FASTPROD_TEST_INSTALLED="1", **variables)
     if status:
         totals[what] = f"{FAILED} with exit status {status}"
         return
@@ -152,6 +164,19 @@ def beside(away: Path, totals: dict[str, str]) -> None:
 
 
 @contextlib.contextmanager
+def native_beside(away: Path, arguments: list[str], totals: dict[str, str]) -> Iterator[None]:
+    """Run the native suite during the block, and show what it said at its end."""
+    said = away / "native.txt"
+    given = ("native", away, arguments, totals, said)
+    thread = threading.Thread(target=suite, args=given, kwargs={"FASTPROD_BACKEND": "native"}, daemon=True)
+    thread.start()
+    yield
+    thread.join()
+    say("so far: " + "; ".join(f"{what}: {outcome}" for what, outcome in totals.items()))
+    print(said.read_text(errors="replace"), end="", flush=True)
+
+
+@contextlib.contextmanager
 def other_half(away: Path, totals: dict[str, str]) -> Iterator[None]:
     """Have `beside` run in a process of its own, and show what it said at the end of the block."""
     said = away / "beside.txt"
@@ -181,7 +206,8 @@ def main() -> None:
     totals: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         away = Path(folder)
-        pure = [*chosen, "-m", "not native_only"]
+        pure = [*chosen, "-m", "not native_only", "-p", "no:cacheprovider"]
+        native = [*chosen, "-m", "not pure_only", "-p", "no:cacheprovider"]
         if arguments.beside:
             beside(away, totals)
         else:
@@ -189,15 +215,13 @@ def main() -> None:
                 lint()
             if arguments.tests:
                 suite("pure", away, pure, totals, FASTPROD_BACKEND="pure")
+                suite("native", away, native, totals, FASTPROD_BACKEND="native")
             else:
-                with other_half(away, totals):
+                with native_beside(away, native, totals), other_half(away, totals):
                     suite("benchmarks once", away, [str(ROOT / "benchmarks"), "--benchmark-disable"], totals)
                     suite("cramjam alone", away, CODECS, totals, FASTPROD_TEST_HIDE="lz4,zstandard")
                     suite("without kafka-python", away, DROP_IN, totals, FASTPROD_TEST_HIDE="kafka")
                     suite("pure", away, pure, totals, FASTPROD_BACKEND="pure")
-            say("so far: " + "; ".join(f"{what}: {outcome}" for what, outcome in totals.items()))
-            native = [*chosen, "-m", "not pure_only", "-p", "no:cacheprovider"]
-            suite("native", away, native, totals, FASTPROD_BACKEND="native")
     failed = [f"{what} {outcome}" for what, outcome in totals.items() if outcome.startswith(FAILED)]
     if failed:
         sys.exit("; ".join(failed))
