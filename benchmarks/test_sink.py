@@ -310,3 +310,16 @@ def test_a_stream_over_many_partitions_fills_batches() -> None:
         counted = sink.counted()
     assert counted.records == 2_001 * partitions
     assert counted.batches - first <= 3 * partitions + elapsed / 0.00002
+
+
+def test_what_comes_right_after_a_stream_is_not_left_behind() -> None:
+    """With acks=0 nothing else wakes the I/O thread before it looks at idle partitions, once a second."""
+    given = {"acks": 0, "enable_idempotence": False}
+    with Sink(1) as sink, KafkaProducer(bootstrap_servers=sink.address, **given) as producer:
+        producer.send(TOPIC, b"first").get(10)
+        began = time.monotonic()
+        for _ in range(40):
+            producer.send_many(TOPIC, [b"v"] * 32, partition=0)
+            producer.flush()
+            producer.send(TOPIC, b"v").get(10)
+        assert time.monotonic() - began < 10

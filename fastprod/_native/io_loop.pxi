@@ -448,7 +448,7 @@ cdef void sleep_until(Core* core, int64_t when, vector[fp_pollfd]& fds, vector[O
     """Wait for a socket, for `when`, or for somebody who wakes us."""
     cdef pair[int, Outbox*] entry
     cdef fp_pollfd fd
-    cdef int64_t nanos = now_ns()
+    cdef int64_t nanos = now_ns(), until = NEVER
     cdef int work
     cdef cbool pause = not core.outboxes.empty()
     fds.clear()
@@ -459,12 +459,15 @@ cdef void sleep_until(Core* core, int64_t when, vector[fp_pollfd]& fds, vector[O
     fds.push_back(fd)
     for entry in core.outboxes:
         pause = pause and entry.second.fd >= 0 and pauses(core, entry.second, nanos)
+        until = min(until, entry.second.pause_until)
         if entry.second.fd >= 0:
             fd.fd = entry.second.fd
             fd.events = <short>(POLLIN | (POLLOUT if entry.second.writing != NULL else 0))
             fds.push_back(fd)
             owners.push_back(entry.second)
     core.sleeping.store(PAUSES if pause else SLEEPS)
+    if pause:
+        when = min(when, until)   # nobody will wake us for what is opened meanwhile
     nanos = -1 if when == NEVER else max(when - nanos, <int64_t>0)
     work = core.work.load()
     if work & ANYTHING or (work and not pause) or core.stopping.load():
