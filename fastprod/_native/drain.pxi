@@ -192,6 +192,8 @@ cdef Batch* leaving(Core* core, Partition* partition, Outbox* outbox, int64_t no
     partition.queue_length.store(<int>partition.queue.size(), memory_order_relaxed)
     note_fill(core, partition, batch)
     refuse_records(batch)
+    if not partition.queue.empty() and (partition.queue.size() > 1 or not partition.queue.front().accepts):
+        outbox.held = True   # the one behind may leave with the next request, and nobody will wake us for it again
     batch.reached = False
     batch.in_request = True
     batch.attempts += 1

@@ -190,6 +190,8 @@ cdef void count_request(Core* core, Outbox* outbox, Request* request, int64_t no
 cdef void serve(Core* core, Outbox* outbox, cbool anything, int64_t now, int64_t* when) noexcept nogil:
     """Write as many requests as this connection may have in flight. `anything`: a pause is no reason not to look."""
     cdef vector[Batch*] batches
+    if anything:
+        outbox.held = True   # until `gather` has looked, which may be only when an answer has come
     while (outbox.fd >= 0 and outbox.writing == NULL and outbox.in_flight.size() < <size_t>core.max_in_flight):
         if now < outbox.throttled_until:
             when[0] = min(when[0], outbox.throttled_until)
