@@ -323,3 +323,24 @@ def test_what_comes_right_after_a_stream_is_not_left_behind() -> None:
             producer.flush()
             producer.send(TOPIC, b"v").get(10)
         assert time.monotonic() - began < 10
+
+
+def test_a_backlog_leaves_as_answers_come() -> None:
+    """Pauses are for batches that could fill; what is full meets none, though nobody sends or flushes any more."""
+    partitions, rounds, pause = 300, 200, 300 * 0.00002
+    numbers = list(range(partitions))
+
+    def seconds(producer: KafkaProducer, sink: Sink) -> float:
+        sink.pause()
+        for _ in range(rounds):
+            future = producer.send_many(TOPIC, [bytes(400)] * partitions, partition=numbers)
+        sink.resume()
+        began = time.monotonic()
+        future.get(60)
+        return time.monotonic() - began
+
+    given = {"batch_size": 450, "buffer_memory": 256 << 20}
+    with Sink(partitions) as sink, KafkaProducer(bootstrap_servers=sink.address, **given) as producer:
+        producer.send_many(TOPIC, [b"first"] * partitions, partition=numbers).get(10)
+        # On a busy machine one or the other may take long for its own reasons.
+        assert any(seconds(producer, sink) < rounds * pause / 2 for _ in range(5))

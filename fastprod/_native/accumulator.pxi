@@ -585,6 +585,7 @@ cdef int append(Core* core, Partition* partition, Record* record, cbool sticky, 
             partition.gate.unlock()
             if fresh != NULL:
                 release_held(fresh)
+                wake(core)   # the batch that had no room may be full
             if closing:
                 raise failures.closed()
             return MOVED_ON

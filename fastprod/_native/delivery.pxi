@@ -254,6 +254,9 @@ cdef void end_acknowledged(Core* core, vector[Acknowledged]& batches) noexcept n
                 core.due.push_back(batches[i].batch)
         core.gate.unlock()
         tell(core)
+    for i in range(batches.size()):
+        if batches[i].claimed and not batches[i].due:
+            pay_back(batches[i].batch, 0)
     core.done_gate.lock()
     for i in range(batches.size()):
         batch = batches[i].batch
@@ -263,9 +266,6 @@ cdef void end_acknowledged(Core* core, vector[Acknowledged]& batches) noexcept n
     core.done_gate.unlock()
     if waited_for or core.flush_waiters.load():
         core.done.notify_all()
-    for i in range(batches.size()):
-        if batches[i].claimed and not batches[i].due:
-            pay_back(batches[i].batch, 0)
 
 
 cdef void charge_entries(Batch* batch) noexcept nogil:

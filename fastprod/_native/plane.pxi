@@ -445,9 +445,9 @@ cdef class DataPlane:
         core.flush_epoch += 1
         core.flush_target.store(epoch)
         core.done_gate.unlock()
-        wake(core)
         core.flush_waiters.fetch_add(1)
         try:
+            wake(core)
             while not core.forked.load() and incomplete_until(core, epoch):
                 left = min(deadline - now_ns(), SIGNAL_SLICE)
                 if left <= 0:

@@ -116,6 +116,7 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
             prepared = at
     if fresh != NULL:
         release_held(fresh)
+        wake(core)   # the batch that had no room may be full
     if at >= 0 and closing:
         raise failures.closed()
     return at
