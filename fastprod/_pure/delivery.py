@@ -350,7 +350,12 @@ class FutureRecordMetadata:
         if self._error is None:
             error = failure_of(outcome, index)
             by_hand = error is None or outcome.topic_partition is None
-            self._error = error if by_hand else failures.own(error)
+            mine = error if by_hand else failures.own(error)
+            # Nothing is called from here to the assignment, so no other thread comes in between:
+            # two that look at the same time get the same object, and it is counted as read once.
+            if self._error is not None:
+                return self._error
+            self._error = mine
             if error is not None and outcome.unread is not None and not outcome.host.forked:
                 outcome.unread.seen()
         return self._error
