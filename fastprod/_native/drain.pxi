@@ -118,8 +118,8 @@ cdef int64_t pause_after(Core* core, Request* request, int64_t now) noexcept nog
 
 
 cdef inline cbool pauses(Core* core, Outbox* outbox, int64_t now) noexcept nogil:
-    """Whether looking at the queues of this broker would find nothing that may leave, were there not ANYTHING to look
-    at: no batch is opened before whose time the pause ends."""
+    """Whether nothing that is only opened now could leave for this broker: its queues need not be looked at unless
+    there is ANYTHING else."""
     return (now < outbox.pause_until and not outbox.held and not core.closing.load()
             and not core.memory_waiters.load() and not core.flush_waiters.load())
 

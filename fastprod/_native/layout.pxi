@@ -250,7 +250,7 @@ cdef cppclass Outbox:
     int64_t round_trip
     int64_t last_write
     int64_t pause_until             # no partial batch of a stream leaves before
-    cbool held                      # a batch could not leave when last looked at, and not because of the time
+    cbool held                      # there is, or may be, a batch that waits for an answer, not for the time
     int64_t last_use
     vector[Partition*] partitions
     size_t rotate
