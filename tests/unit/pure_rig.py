@@ -173,7 +173,7 @@ class Control(threading.Thread):
                     self.judge(event[1])
                 elif event[0] == _pure.EVENT_NEED_EPOCH:
                     self.plane.set_identity(event[3], event[4] + 1)
-            while self.plane.run_callbacks():
+            while self.plane.run_callbacks(0.01):
                 pass
 
     def of_kind(self, kind: int) -> list[tuple[Any, ...]]:

@@ -253,6 +253,17 @@ class TestFutures:
         assert made.plane.flush(5)
         assert seen == [(0, 3, 3), (1, 4, 4), (2, 4, 4), (3, 5, 5)]
 
+    def test_callbacks_of_several_partitions(self, rig: MakeRig) -> None:
+        """One call runs those of several batches, and metadata that nobody keeps goes from one to the next."""
+        made = rig(**HELD, leaders=[1] * 4)
+        seen: list[tuple[int, Any, int, int]] = []
+        for partition in range(4):
+            made.send(bytes(partition), partition=partition, timestamp_ms=partition).add_callback(
+                lambda told: seen.append((told.partition, told.topic_partition, told.timestamp, told.offset))
+            )
+        assert made.plane.flush(5)
+        assert sorted(seen) == [(number, (TOPIC, number), number, 0) for number in range(4)]
+
     def test_metadata_that_a_callback_keeps_stays_as_it_is(self, rig: MakeRig) -> None:
         made = rig(**HELD)
         kept: list[RecordMetadata] = []
