@@ -34,6 +34,7 @@ _HEAP = "3g"
 _WARM_UP_S = {"broker": 10.0, "sink": 0.5}
 _RUN_S = {"broker": 3.0, "sink": 1.5}
 _QUICK_S = 0.02
+_MANY_PARTITIONS = 100
 
 
 def main() -> int:
@@ -105,9 +106,11 @@ def _names(options: Namespace) -> list[str]:
 
 
 def _notes(options: Namespace, found: list[Measured]) -> list[str]:
-    """What the C limit is, without a socket, and what no loop can beat."""
-    wanted = not options.quick and any(C_LIMIT in measured.names for measured in found)
-    return [climit.loops(found[0].case)] if wanted else []
+    """What the C limit is, without a socket, what no loop can beat, and what many partitions cost one."""
+    cases = [measured.case for measured in found if C_LIMIT in measured.names]
+    if options.quick or not cases:
+        return []
+    return [climit.loops(cases[0]), *(climit.scattering(case) for case in cases if case.partitions >= _MANY_PARTITIONS)]
 
 
 def _say(text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka.errors import CorruptRecordException
-from comparing import arrival, compiled, report, rounds
+from comparing import arrival, climit, compiled, report, rounds
 from comparing.checking import check, problems
 from comparing.contenders import C_LIMIT, CEILING, CONFLUENT_BATCH, FUTURES, MEMORY_LIMIT
 from comparing.job import THROUGHPUT, Case
@@ -344,3 +344,15 @@ def test_a_backlog_leaves_as_answers_come() -> None:
         producer.send_many(TOPIC, [b"first"] * partitions, partition=numbers).get(10)
         # On a busy machine one or the other may take long for its own reasons.
         assert any(seconds(producer, sink) < rounds * pause / 2 for _ in range(5))
+
+
+@pytest.mark.parametrize(("partitions", "count", "batches"), [(1, 95, 10), (1, 100, 10), (3, 1, 1), (3, 20, 3)])
+def test_the_scattering_loop_fills_batches_by_key(partitions: int, count: int, batches: int) -> None:
+    """As many as there are partitions, and again when each has had its records."""
+    assert climit.scatter(Case(), partitions, 10, count) == batches
+
+
+def test_the_scattering_loop_knows_the_partition_of_a_key() -> None:
+    """100 of 1,000 partitions at most have a batch: those that the first 100 keys belong to."""
+    keys = page(SIZE)[1][:100]
+    assert climit.scatter(Case(), 1_000, 10, len(keys)) == len({partition_for_key(key, 1_000) for key in keys})

@@ -53,24 +53,37 @@ static inline unsigned char* put_copy(unsigned char* at, const unsigned char* fr
     return at + size;
 }
 
+// What all records of the same sizes share: their size, but for that of the offset.
+static uint32_t fixed_size(const Records* records) {
+    const uint32_t key_size = (uint32_t)records->key_size, value_size = (uint32_t)records->value_size;
+    return 3 + (uint32_t)(varint_size(key_size) + varint_size(value_size)) + key_size + value_size;
+}
+
+// One record, the `offset`th of its batch.
+static inline unsigned char* put_record(unsigned char* at, const Records* records, uint32_t fixed, uint32_t offset,
+                                        long key, long value) {
+    const uint32_t key_size = (uint32_t)records->key_size, value_size = (uint32_t)records->value_size;
+    at = put_varint(at, fixed + (uint32_t)varint_size(offset));
+    *at++ = 0;  // attributes
+    *at++ = 0;  // timestamp: that of the batch
+    at = put_varint(at, offset);
+    at = put_varint(at, key_size);
+    at = put_copy(at, records->keys + (size_t)key * key_size, key_size);
+    at = put_varint(at, value_size);
+    at = put_copy(at, records->values + (size_t)value * value_size, value_size);
+    *at++ = 0;  // headers
+    return at;
+}
+
 // Records from `*next` on, as many as fit into ROOM bytes; at least one, at most `most`. Returns where they end.
 static unsigned char* encode(unsigned char* at, const Records* from, long* next, long most, uint32_t* count) {
     const Records records = *from;  // what is written through `at` could be anything, but not this
-    const uint32_t key_size = (uint32_t)records.key_size, value_size = (uint32_t)records.value_size;
-    const uint32_t fixed = 3 + (uint32_t)(varint_size(key_size) + varint_size(value_size)) + key_size + value_size;
+    const uint32_t fixed = fixed_size(&records);
     const unsigned char* end = at + (HEADER + fixed + AROUND < ROOM ? ROOM - HEADER - fixed - AROUND : 0);
     long place = *next % records.page, key = place % records.key_count, value = place % records.value_count;
     uint32_t done = 0;
     for (; done < most && (!done || at <= end); done++) {
-        at = put_varint(at, fixed + (uint32_t)varint_size(done));
-        *at++ = 0;  // attributes
-        *at++ = 0;  // timestamp: that of the batch
-        at = put_varint(at, done);
-        at = put_varint(at, key_size);
-        at = put_copy(at, records.keys + (size_t)key * key_size, key_size);
-        at = put_varint(at, value_size);
-        at = put_copy(at, records.values + (size_t)value * value_size, value_size);
-        *at++ = 0;  // headers
+        at = put_record(at, &records, fixed, done, key, value);
         if (++key == records.key_count) key = 0;
         if (++value == records.value_count) value = 0;
         if (++place == records.page) place = key = value = 0;
@@ -164,6 +177,72 @@ long deliver(const Wire* wire, const Records* records, long wanted, int copied, 
     free(ready);
     free(request);
     return failed ? failed : delivered;
+}
+
+// Kafka's hash of keys.
+static inline uint32_t murmur2(const unsigned char* data, size_t size) {
+    const uint32_t m = 0x5BD1E995;
+    uint32_t hash = 0x9747B28C ^ (uint32_t)size, word;
+    for (; size >= 4; data += 4, size -= 4) {
+        memcpy(&word, data, 4);
+        word *= m;
+        word = (word ^ word >> 24) * m;
+        hash = hash * m ^ word;
+    }
+    if (size == 3) hash ^= (uint32_t)data[2] << 16;
+    if (size >= 2) hash ^= (uint32_t)data[1] << 8;
+    if (size) hash = (hash ^ data[0]) * m;
+    hash = (hash ^ hash >> 13) * m;
+    return hash ^ hash >> 15;
+}
+
+typedef struct {
+    unsigned char *batch, *at, *full;
+    uint32_t count;
+} Open;
+
+static void seal(Open* open, int64_t now) {
+    if (open->count) put_header(open->batch, open->at, open->count, now);
+    open->at = open->batch + HEADER;
+    open->count = 0;
+}
+
+// Share `wanted` records out over `partitions` by their keys, and seal all that is open whenever there are `per` records
+// for each: what many small batches cost when there is nothing but the work. How many batches; -1: no memory.
+long scatter(const Records* from, int partitions, int per, long wanted, int64_t now) {
+    const Records records = *from;
+    const uint32_t fixed = fixed_size(&records);
+    const size_t largest = fixed + 10 + AROUND, room = HEADER + 2 * (size_t)per * largest + SLACK;
+    Open* opens = malloc(sizeof(Open) * (size_t)partitions);
+    unsigned char* memory = malloc(room * (size_t)partitions);
+    long batches = 0, place = 0, key = 0, value = 0;
+    if (!opens || !memory) batches = -1;
+    for (int i = 0; i < partitions && batches >= 0; i++) {
+        opens[i].batch = memory + room * (size_t)i;
+        opens[i].full = opens[i].batch + room - largest - SLACK;
+        opens[i].count = 0;
+        seal(&opens[i], now);
+    }
+    for (long done = 0; done < wanted && batches >= 0;) {
+        const uint32_t hash = murmur2(records.keys + (size_t)key * records.key_size, records.key_size);
+        Open* open = &opens[(hash & 0x7FFFFFFF) % (uint32_t)partitions];
+        if (open->at > open->full) {
+            batches++;
+            seal(open, now);
+        }
+        open->at = put_record(open->at, &records, fixed, open->count++, key, value);
+        if (++key == records.key_count) key = 0;
+        if (++value == records.value_count) value = 0;
+        if (++place == records.page) place = key = value = 0;
+        if (++done % ((long)partitions * per) && done < wanted) continue;
+        for (int i = 0; i < partitions; i++) {
+            batches += opens[i].count != 0;
+            seal(&opens[i], now);
+        }
+    }
+    free(memory);
+    free(opens);
+    return batches;
 }
 
 // When the library is loaded.

@@ -21,6 +21,8 @@ _MOST_PARTITIONS = 6
 _FIRST_RECORDS = 10_000
 _LOOP_BYTES = 400_000_000
 _LOOPS = 9
+_BATCH_BYTES = 1_000_000
+_SMALL_BATCHES = (6, 60)  # records: about what a stream leaves in each of many partitions, and ten times as many
 _FAILURES = {-1: "the connection was closed", -2: "something else came than the next answer", -3: "a batch was refused"}
 
 
@@ -89,6 +91,33 @@ class MemoryLimit(CLimit):
     copied = True
 
 
+def scatter(case: Case, partitions: int, records_a_batch: int, count: int) -> int:
+    """Share `count` records out over partitions by their keys and seal the batches; how many there were."""
+    function = library("climit").scatter
+    function.restype = ctypes.c_long
+    records = _records(case.value_size)
+    batches = int(
+        function(ctypes.byref(records), partitions, records_a_batch, ctypes.c_long(count), ctypes.c_int64(_now_ms()))
+    )
+    if batches < 0:
+        raise MemoryError(f"{partitions} batches of {records_a_batch} records of {case.value_size} bytes")
+    return batches
+
+
+def scattering(case: Case) -> str:
+    """What it costs a C loop that the records go to many partitions, in words; medians of pairwise ratios."""
+    size = case.value_size + key_size()
+    count = max(_LOOP_BYTES // size, 1)
+    large = max(_BATCH_BYTES // size, 1)
+    found: dict[int, list[float]] = {each: [] for each in _SMALL_BATCHES}
+    for _ in range(_LOOPS):
+        alone = _scatter_s(case, 1, large, count)
+        for each, ratios in found.items():
+            ratios.append(_scatter_s(case, case.partitions, each, count) / alone)
+    told = ", ".join(f"{median(ratios):.1f} with {each} records a batch" for each, ratios in found.items())
+    return f"a C loop that shares records out over {case.partitions:,} partitions takes, times one partition: {told}"
+
+
 def loops(case: Case) -> str:
     """The loop and memcpy + CRC-32C without a socket, in words; the median of ratios formed pairwise."""
     wire = _Wire(-1, b"topic", 1, _IN_FLIGHT)
@@ -108,6 +137,16 @@ def loops(case: Case) -> str:
     )
 
 
+def _scatter_s(case: Case, partitions: int, records_a_batch: int, count: int) -> float:
+    began = time.process_time()
+    scatter(case, partitions, records_a_batch, count)
+    return time.process_time() - began
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def _records(value_size: int) -> _Records:
     values, keys, slack = distinct_values(value_size), distinct_keys(), bytes(_SLACK)
     columns = b"".join([*values, slack]), b"".join([*keys, slack])
@@ -117,9 +156,8 @@ def _records(value_size: int) -> _Records:
 def _deliver(wire: _Wire, records: _Records, count: int, copied: bool) -> int:
     deliver = library("climit").deliver
     deliver.restype = ctypes.c_long
-    now = time.time_ns() // 1_000_000
     delivered = int(
-        deliver(ctypes.byref(wire), ctypes.byref(records), ctypes.c_long(count), int(copied), ctypes.c_int64(now))
+        deliver(ctypes.byref(wire), ctypes.byref(records), ctypes.c_long(count), int(copied), ctypes.c_int64(_now_ms()))
     )
     if delivered < 0:
         raise RuntimeError(_FAILURES[delivered])
