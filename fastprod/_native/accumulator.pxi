@@ -305,7 +305,7 @@ cdef void open_batch(Partition* partition, Batch* batch) noexcept nogil:
     activate(partition)
 
 
-cdef Batch* prepare_batch(Core* core, Partition* partition, Record* record, int64_t* budget) except NULL:
+cdef Batch* prepare_batch(Core* core, Partition* partition, Record* record, int64_t* budget, Call call) except NULL:
     """A new batch with memory for at least this record, got while no lock is held."""
     cdef Batch* batch
     cdef size_t capacity = 0
@@ -313,7 +313,7 @@ cdef Batch* prepare_batch(Core* core, Partition* partition, Record* record, int6
     cdef unsigned char* memory
     size += varint_size(size)
     memory = memory_in_turn(core, size, max(size, partition.last_capacity.load(memory_order_relaxed)), &capacity,
-                            budget)
+                            budget, call)
     if memory == NULL:
         raise failures.closed()
     batch = new_batch()
@@ -384,7 +384,7 @@ cdef int append(Core* core, Partition* partition, Record* record, cbool sticky, 
                 count_sticky(topic, partition, sticky_size(record))
             return APPENDED
         empty_trash(core)
-        fresh = prepare_batch(core, partition, record, budget)
+        fresh = prepare_batch(core, partition, record, budget, None)
 
 
 cdef inline int64_t sticky_size(Record* record) noexcept nogil:

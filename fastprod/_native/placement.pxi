@@ -95,10 +95,9 @@ cdef class Placement:
     cdef object refusal               # why records were not accepted
     cdef atomic[int] read             # who looked at the failures has been counted
 
-    def __cinit__(self, str topic, Py_ssize_t count):
+    def __cinit__(self, str topic):
         self.topic = topic
-        self.count = count
-        self.partitions.resize(count, -1)   # a call of very many: MemoryError
+        self.count = 0
         self.first_pending.store(0)
         self.timestamp = -1
         self.refusal = None
@@ -108,6 +107,12 @@ cdef class Placement:
         cdef size_t i
         for i in range(self.runs.size()):
             release_held(self.runs[i].batch)
+
+    cdef int expect(self, Py_ssize_t count) except -1:
+        """So many records; MemoryError where they are too many."""
+        self.partitions.resize(count, -1)
+        self.count = count
+        return 0
 
     def __len__(self) -> int:
         return self.count
@@ -167,9 +172,9 @@ cdef class Placement:
 
         Each partition's runs are walked in step with the records: they are in the same order.
         """
-        cdef object partitions = array("i", bytes(4 * self.count))
-        cdef object offsets = array("q", bytes(8 * self.count))
-        cdef object timestamps = array("q", bytes(8 * self.count))
+        cdef object partitions = array("i", [-1]) * self.count
+        cdef object offsets = array("q", [-1]) * self.count
+        cdef object timestamps = array("q", [-1]) * self.count
         cdef dict errors_ = {}
         cdef dict known = {}
         cdef int[::1] partition_at = partitions
@@ -181,20 +186,19 @@ cdef class Placement:
         cdef Py_ssize_t i
         walks_of(self.runs, walks)
         for i in range(self.count):
-            partition_at[i] = self.partitions[i]
-            offset_at[i] = timestamp_at[i] = -1
             if self.partitions[i] < 0:
                 errors_[i] = self.refusal
                 continue
             walk = &walks[self.partitions[i]]
             step(walk, first_look)
             if walk.failed:
-                partition_at[i] = -1
                 errors_[i] = failure_at(walk, known)
                 continue
+            partition_at[i] = self.partitions[i]
             if walk.leaf.base_offset >= 0:   # a broker may say anything
                 offset_at[i] = <int64_t>(<uint64_t>walk.leaf.base_offset + <uint64_t>walk.index)
-            timestamp_at[i] = walk.leaf.log_append_time
-            if timestamp_at[i] < 0:
+            if walk.leaf.log_append_time >= 0:
+                timestamp_at[i] = walk.leaf.log_append_time
+            else:
                 timestamp_at[i] = self.timestamp if self.timestamps.empty() else self.timestamps[i]
         return partitions, offsets, timestamps, errors_

@@ -1,5 +1,7 @@
 # Memory: a hard budget, handed out in size classes.
 
+cdef class Call   # of send_many() or send_arrow()
+
 cdef void prepare_classes(Core* core) noexcept:
     cdef size_t size = SIZE_CLASS_MIN
     cdef size_t top = max(core.batch_size, <size_t>(BATCH_HEADER + 1)) - BATCH_HEADER
@@ -145,10 +147,10 @@ cdef void wait_for_memory(Core* core, uint64_t seen, int64_t nanos) noexcept nog
     del held
 
 
-cdef unsigned char* memory_in_turn(Core* core, size_t need, size_t want, size_t* capacity,
-                                   int64_t* budget) except? NULL:
+cdef unsigned char* memory_in_turn(Core* core, size_t need, size_t want, size_t* capacity, int64_t* budget,
+                                   Call call) except? NULL:
     """Memory for a new batch, waited for in arrival order for `budget` ns, of which what the wait took is taken off;
-    NULL once the producer is closing."""
+    NULL once the producer is closing. `call`: whose records it is for; None: of `send()`."""
     cdef DataPlane plane
     cdef unsigned char* memory = NULL
     cdef uint64_t ticket, seen
@@ -170,6 +172,8 @@ cdef unsigned char* memory_in_turn(Core* core, size_t need, size_t want, size_t*
     deadline = began + budget[0]
     plane = <DataPlane>core.plane
     try:
+        if call is not None:
+            call.keep()
         inside = plane.on_control_thread()
         wake(core)   # partial batches leave while somebody waits for memory
         while True:

@@ -63,7 +63,7 @@ cdef int32_t fill_tail(Partition* partition, Chunk* chunk, int32_t at, int64_t q
 
 
 cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, int32_t at, cbool sticky,
-                           Placement placement) except -2:
+                           Call call) except -2:
     """What `append` does for one record, for the record `at` and those linked to it. The first that is to be placed
     anew, because the sticky slot moved or the partition vanished; -1: all were appended."""
     cdef Core* core = plane.core
@@ -83,7 +83,9 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
         begun = at
         taken = 0
         opened = full = False
-        lock_detached(&partition.gate)
+        if not partition.gate.try_longer():
+            call.keep()
+            lock_contended(&partition.gate)
         closing = core.closing.load(memory_order_relaxed) != 0
         if closing or partition.vanished or (sticky and topic.sticky.load(memory_order_relaxed) != partition.index):
             partition.gate.unlock()
@@ -94,7 +96,7 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
             opened = True
             full = partition.queue.size() > 1   # the one before may leave
             may_move = sticky
-        at = fill_tail(partition, chunk, at, quota, placement, &taken)
+        at = fill_tail(partition, chunk, at, quota, call.placement, &taken)
         stuck = partition.tail == NULL
         partition.gate.unlock()
         if full or (stuck and at != begun):
@@ -110,9 +112,11 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
             wake(core)   # the batch left behind may be full
             may_move = False
         elif fresh == NULL:
-            empty_trash(core)
+            if core.trashed.load(memory_order_relaxed):
+                call.keep()   # what is destroyed may be anybody's
+                empty_trash(core)
             budget = core.max_block
-            fresh = prepare_batch(plane.core, partition, &chunk.records[at], &budget)
+            fresh = prepare_batch(plane.core, partition, &chunk.records[at], &budget, call)
             prepared = at
     if fresh != NULL:
         release_held(fresh)

@@ -211,7 +211,10 @@ cdef class ProducerBase:
         first record was accepted, it raises what `send` raises; after it, the records that were not accepted fail in
         the BatchFuture and the others go on.
         """
-        return send_many(self, topic, columns_of(values, keys, headers, partition, timestamp_ms))
+        if (headers is None and partition is None and (timestamp_ms is None or type(timestamp_ms) is int)
+                and can_lend(self, values, keys)):
+            return send_many(self, topic, Columns(values, keys, None, [], None, None, timestamp_ms, None), True)
+        return send_many(self, topic, columns_of(values, keys, headers, partition, timestamp_ms), False)
 
     def send_arrow(self, topic, data, *, value, key=None, headers=None, partition=None, timestamp=None):
         """Accept one record a row of Arrow data for delivery and return the BatchFuture of them all at once.

@@ -48,10 +48,11 @@ cdef object send_arrow(ProducerBase self, topic, data, tuple names):
 
 cdef ArrowCall arrow_call(ProducerBase self, topic, ArrowTable table, plan):
     cdef ArrowCall call = ArrowCall.__new__(ArrowCall)
-    cdef Placement placement = Placement.__new__(Placement, str(topic), table.count)
+    cdef Placement placement = Placement.__new__(Placement, str(topic))
     cdef Py_ssize_t count = table.count
     call.table = table
     call.placement = placement
+    placement.expect(count)
     call.number = NO_NUMBER
     placement.timestamp = wall_ms()
     call.values_at.resize(count)

@@ -2,15 +2,27 @@
 # after the columns are known is send_arrow()'s as well.
 
 from fastprod.batch_future import BatchFuture
-from fastprod.columns import columns_of, serialized
+from fastprod.columns import Columns, columns_of, serialized
 
 
 cdef extern from *:
     """
     #define fp_list_items(list) ((const unsigned char**)((PyListObject*)(list))->ob_item)
     #define FP_BYTES_INSIDE offsetof(PyBytesObject, ob_sval)
+
+    // How long a bytes object is; -1: it is None; FP_NEITHER: it is something else, or too long.
+    enum { FP_NEITHER = -2 };
+    static inline int32_t fp_bytes_size(const unsigned char* item) {
+        PyObject* object = (PyObject*)item;
+        if (PyBytes_CheckExact(object) && PyBytes_GET_SIZE(object) <= INT32_MAX)
+            return (int32_t)PyBytes_GET_SIZE(object);
+        return object == Py_None ? -1 : FP_NEITHER;
+    }
     """
+    object PyBytes_FromObject(object thing)
     const unsigned char** fp_list_items(list items) noexcept
+    const int32_t FP_NEITHER
+    int32_t fp_bytes_size(const unsigned char* item) noexcept
     const size_t FP_BYTES_INSIDE   # from where a bytes object stands to where its bytes are
 
 
@@ -26,6 +38,10 @@ cdef class Call:
     cdef bint by_partitioner
     cdef Placement placement
 
+    cdef int keep(self) except -1:
+        """The interpreter is let go, or somebody's Python is run: nothing that others can change may be pointed at."""
+        return 0
+
     cdef object number_given(self, Py_ssize_t index):
         """The partition a record names, as it came; None where it names none."""
         raise NotImplementedError
@@ -39,6 +55,22 @@ cdef class Call:
 cdef class ListCall(Call):
     cdef object given            # the columns as they came
     cdef list values, keys       # of bytes or None; `keys` None: no record has one
+    cdef bint lent               # these lists are the caller's; until keep() they are only read, in one go
+
+    cdef int keep(self) except -1:
+        if self.lent:
+            self.lent = False
+            self.values = list(self.values)
+            if self.keys is not None:
+                self.keys = list(self.keys)
+            self.point_at_lists()
+        return 0
+
+    cdef void point_at_lists(self) noexcept:
+        self.values_from = fp_list_items(self.values)
+        self.keys_from = NULL
+        if self.keys is not None:
+            self.keys_from = fp_list_items(self.keys)
 
     cdef object number_given(self, Py_ssize_t index):
         return self.given.partition if self.given.partitions is None else self.given.partitions[index]
@@ -48,10 +80,17 @@ cdef class ListCall(Call):
                 None if self.keys is None else self.keys[index], self.given.values[index], self.values[index])
 
 
-cdef object send_many(ProducerBase self, topic, columns):
+cdef object send_many(ProducerBase self, topic, columns, bint lent):
     if self.plane is None or self.plane.core.closing.load(memory_order_relaxed):
         self._begin_again()
-    return accepted(self, topic, checked_call(self, topic, columns))
+    return accepted(self, topic, checked_call(self, topic, columns, lent))
+
+
+cdef bint can_lend(ProducerBase self, values, keys):
+    """Whether these lists need not be copied, since nobody else runs while they are read: they are looked at twice, and
+    copying costs as much as that. Most calls end without letting the interpreter go."""
+    return (GIL and type(values) is list and (keys is None or type(keys) is list) and self.mode != C_CUSTOM
+            and self.key_serializer is None and self.value_serializer is None)
 
 
 cdef object accepted(ProducerBase self, topic, Call call):
@@ -59,6 +98,7 @@ cdef object accepted(ProducerBase self, topic, Call call):
     cdef TopicRoute route
     found = self.plane.routes.get(topic) if type(topic) is str else None
     if found is None:
+        call.keep()
         found = self.engine.resolve_topic(topic, self.plane.core.max_block / 1e9)
     if isinstance(found, BaseException):
         call.placement.refusal = found
@@ -73,24 +113,26 @@ cdef object accepted(ProducerBase self, topic, Call call):
 
 # --- Check: all of it, before the first record is accepted ---------------------------------------------------------
 
-cdef Call checked_call(ProducerBase self, topic, columns):
+cdef Call checked_call(ProducerBase self, topic, columns, bint lent):
     cdef ListCall call = ListCall.__new__(ListCall)
     cdef Placement placement
     check_all_headers(columns)
     call.given = columns
-    columns = serialized(columns, topic, self.key_serializer, self.value_serializer)
-    call.placement = placement = Placement.__new__(Placement, str(topic), len(columns.values))
+    if not lent:
+        columns = serialized(columns, topic, self.key_serializer, self.value_serializer)
+    call.placement = placement = Placement.__new__(Placement, str(topic))
     call.values = columns.values
     call.keys = columns.keys
-    check_fields("value", call.values, placement.value_sizes)
-    if call.keys is not None:
-        check_fields("key", call.keys, placement.key_sizes)
-    # The lists are this call's own: nobody else changes what is in them.
+    call.lent = lent
     call.inside = FP_BYTES_INSIDE
-    call.values_from = fp_list_items(call.values)
-    call.keys_from = NULL
-    if call.keys is not None:
-        call.keys_from = fp_list_items(call.keys)
+    if not all_bytes(call):
+        call.keep()
+        take_all_bytes("value", call.values)
+        if call.keys is not None:
+            take_all_bytes("key", call.keys)
+        all_bytes(call)
+    placement.expect(len(call.values))
+    call.point_at_lists()
     check_contents(placement)
     encode_all_headers(call, columns.shared_headers, columns.headers)
     check_bounds(self.plane.core, call)
@@ -111,22 +153,39 @@ cdef int check_all_headers(columns) except -1:
     return 0
 
 
-cdef int check_fields(str what, list column, vector[int32_t]& sizes) except -1:
-    """Bytes or None, noted how long; what could change under our hands is copied."""
+cdef bint all_bytes(ListCall call) except -1:
+    """Note how long values and keys are; False: some are neither bytes nor None."""
+    cdef Placement placement = call.placement
+    if call.keys is not None and len(call.keys) != len(call.values):   # lent ones
+        raise failures.uneven_column("keys", len(call.keys), len(call.values))
+    return (bytes_sizes(call.values, placement.value_sizes)
+            and (call.keys is None or bytes_sizes(call.keys, placement.key_sizes)))
+
+
+cdef bint bytes_sizes(list column, vector[int32_t]& sizes) except -1:
     cdef Py_ssize_t i, count = len(column)
+    cdef const unsigned char** items = fp_list_items(column)
+    cdef int32_t* found
     sizes.resize(count)
+    found = sizes.data()
     for i in range(count):
+        found[i] = fp_bytes_size(items[i])
+        if found[i] == FP_NEITHER:
+            return False
+    return True
+
+
+cdef int take_all_bytes(str what, list column) except -1:
+    """What is no bytes object becomes one, so that nobody can change it under our hands, or is refused."""
+    cdef Py_ssize_t i
+    for i in range(len(column)):
         item = column[i]
-        if item is None:
-            sizes[i] = -1
-            continue
-        if type(item) is not bytes or PyBytes_GET_SIZE(item) > INT32_MAX:
+        if item is not None and (type(item) is not bytes or PyBytes_GET_SIZE(item) > INT32_MAX):
             try:
                 check_bytes(what, item)
-                column[i] = item = bytes(item)
+                column[i] = PyBytes_FromObject(item)   # bytes() would ask a subclass
             except Exception as error:
                 raise failures.of_record(i, error)
-        sizes[i] = <int32_t>PyBytes_GET_SIZE(item)
     return 0
 
 
@@ -362,6 +421,7 @@ cdef int place_all(ProducerBase self, TopicRoute route, Call call) except -1:
             now = now_ns()
             if now - last > YIELD_AFTER:
                 last = now
+                call.keep()
                 with nogil:
                     pass   # other threads want to run, too
                 PyErr_CheckSignals()
@@ -420,7 +480,7 @@ cdef int place_sticky(TopicRoute route, Call call, Chunk* chunk, int32_t at) exc
     while at >= 0:
         chosen = sticky_partition(route.topic_)
         if chosen < <int>route.topic_.partitions.size():
-            at = append_linked(route.plane, route.topic_.partitions[chosen], chunk, at, True, call.placement)
+            at = append_linked(route.plane, route.topic_.partitions[chosen], chunk, at, True, call)
         else:
             move_sticky(route.topic_, chosen)
     return 0
@@ -436,7 +496,7 @@ cdef int place_linked(ProducerBase self, TopicRoute route, Call call, Chunk* chu
         while at >= 0:
             # Until append_linked has its lock, the topic may lose partitions whenever the interpreter is let go.
             if <size_t>target < route.topic_.partitions.size():
-                at = append_linked(route.plane, route.topic_.partitions[target], chunk, at, False, call.placement)
+                at = append_linked(route.plane, route.topic_.partitions[target], chunk, at, False, call)
             if at >= 0:
                 # It is gone: this record goes elsewhere, and then it is the next one's turn.
                 following = chunk.next_[at]
@@ -455,5 +515,5 @@ cdef int place_anew(ProducerBase self, TopicRoute route, Call call, Chunk* chunk
             place_sticky(route, call, chunk, at)
             return 0
         if <size_t>target < route.topic_.partitions.size():
-            at = append_linked(route.plane, route.topic_.partitions[target], chunk, at, False, call.placement)
+            at = append_linked(route.plane, route.topic_.partitions[target], chunk, at, False, call)
     return 0

@@ -161,6 +161,45 @@ def test_memory_runs_out_in_the_middle(broker: ScriptedBroker, make: MakeProduce
     assert broker.values("t") == [b"first", *values[:accepted]]
 
 
+def test_lists_that_are_changed_while_the_call_waits_for_room(broker: ScriptedBroker, make: MakeProducer) -> None:
+    """What is sent is what was in the lists when they were handed over."""
+    made = make(buffer_memory=60_000, batch_size=20_000)
+    made.send("t", b"first", partition=0).get(10)
+    broker.by_hand = True
+    given = [value * 20 for value in values_of(3_000)]
+    values, keys = list(given), [b"%d" % (number % 17) for number in range(3_000)]
+    results: list[Any] = []
+    sender = threading.Thread(target=lambda: results.append(made.send_many("t", values, keys)))
+    sender.start()
+    while made.stats().memory_used < 40_000:
+        time.sleep(0.005)
+    values[:] = [b"other"] * 9
+    keys.clear()
+    gc.collect()
+    broker.by_hand = False
+    broker.drop_connections()
+    sender.join(30)
+    outcome = results[0].get(30)
+    assert holds(broker, outcome, given)
+    assert sum(len(broker.values("t", number)) for number in range(PARTITIONS)) == 3_001
+
+
+def test_lists_that_are_changed_while_the_call_waits_for_the_topic(broker: ScriptedBroker, make: MakeProducer) -> None:
+    made = make()
+    given = values_of(100)
+    values = list(given)
+    results: list[Any] = []
+    sender = threading.Thread(target=lambda: results.append(made.send_many("t2", values, values)))
+    with broker.on(Api.METADATA).hold():
+        sender.start()
+        asked = broker.next(Api.METADATA)
+        values.clear()
+    asked.accept()
+    sender.join(30)
+    assert results[0].get(30).errors == {}
+    assert broker.values("t2", 0) == given
+
+
 def test_closed_in_the_middle(broker: ScriptedBroker, make: MakeProducer) -> None:
     made = make(buffer_memory=100_000, batch_size=20_000)
     made.send("t", b"first", partition=0).get(10)

@@ -6,6 +6,8 @@ No connection is ever made here, as in test_send.py.
 from __future__ import annotations
 
 import random
+import threading
+import time
 from typing import Any
 
 import fastprod._core as native
@@ -66,6 +68,21 @@ def test_accepted_records(rows: list[Any], mode: str, batch_size: int) -> None:
     one_by_one = ManyRig(native, **made)
     one_by_one.loop(values, keys, headers, partitions, times)
     assert one_by_one.end() == first[1]
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(PAYLOAD, BLOB), max_size=40), st.booleans(), st.sampled_from(MODES), st.integers(-5, 2**62))
+def test_two_lists_and_nothing_else(rows: list[Any], keyed: bool, mode: str, time_: int) -> None:
+    """Such lists the compiled twin reads where they are. It leaves them as they were."""
+    values = [row[0] if keyed else row[0] or b"" for row in rows]
+    keys = [row[1] for row in rows] if keyed else None
+    given = list(values)
+    first, second = both(("t", values, keys), {"timestamp_ms": time_}, mode=getattr(native, mode))
+    assert first[0] == second[0] == ("BatchFuture", len(rows), not rows)
+    if keyed:   # the others go to a partition by chance
+        assert first == second
+    assert sum(batch[5] for batch in first[1]) == sum(batch[5] for batch in second[1]) == len(rows)
+    assert all(mine is theirs for mine, theirs in zip(values, given, strict=True))
 
 
 SHARED = st.one_of(st.none(), st.lists(st.tuples(st.text(max_size=3), BLOB), max_size=2))
@@ -172,6 +189,32 @@ def test_what_changes_afterwards_does_no_harm(twin: Any) -> None:
     assert count == 2
     assert b"first" in body
     assert b"second" in body
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_lists_that_are_changed_when_another_thread_has_its_turn(twin: Any) -> None:
+    """The call takes longer than a thread keeps the interpreter. What counts is what the lists held when it began."""
+    count = 300_000 if twin is native else 3_000
+    values, keys = [b"first-%06d" % number for number in range(count)], [b"key"] * count
+    rig = ManyRig(twin, buffer_memory=64 << 20, batch_size=1_000_000)
+    changed = threading.Event()
+
+    def change() -> None:
+        while not rig.plane.incomplete():
+            time.sleep(0)
+        values[:] = [bytearray(b"other")] * 7
+        keys.clear()
+        changed.set()
+
+    other = threading.Thread(target=change)
+    other.start()
+    future = rig.producer.send_many("t", values, keys)
+    assert changed.is_set(), "the other thread had no turn while the call went on"
+    other.join()
+    assert len(future) == count
+    batches = rig.end()
+    assert sum(batch[5] for batch in batches) == count
+    assert sum(batch[3].count(b"first-") for batch in batches) == count
 
 
 @pytest.mark.parametrize("serialize", [str.upper, lambda t, h, d: b"x" + (d or b""), lambda t, h, d: h.append(
