@@ -23,6 +23,8 @@ from pathlib import Path
 
 import ziglang
 
+FLAGS = "-O3 -DNDEBUG -fwrapv -Wall"   # what CPython's own build has extensions compiled with
+
 
 def compilers(
     target: str, folder: Path, *, headers: Sequence[Path] = (), suffix: str = "", platform: str = ""
@@ -41,8 +43,8 @@ def compilers(
     variables = {
         "CC": cc, "CXX": cxx, "LDSHARED": f"{cc} -shared", "LDCXXSHARED": f"{cxx} -shared",
         "AR": wrapper(folder / "zig-ar", ["ar"]), "RANLIB": wrapper(folder / "zig-ranlib", ["ranlib"]),
-        # Not what is meant for this machine's compiler.
-        "CFLAGS": "", "CXXFLAGS": "", "CPPFLAGS": "", "LDFLAGS": "", "ARCHFLAGS": "",
+        # In place of what this machine's compiler is meant to get.
+        "CFLAGS": FLAGS, "CXXFLAGS": FLAGS, "CPPFLAGS": "", "LDFLAGS": "", "ARCHFLAGS": "",
     }
     if suffix:
         variables["SETUPTOOLS_EXT_SUFFIX"] = suffix
