@@ -3,8 +3,9 @@
     python .ci/zig_wheel.py FOLDER
 
 leaves both in FOLDER. auditwheel has to find nothing newer than glibc 2.17 in the wheel, check_wheel.py nothing that
-should not be there, and the tests that cibuildwheel runs on a wheel pass in a fresh environment. It differs from what
-is published in two things: zig's C++ library is in it, and zlib, whose headers zig does not have, is not linked.
+should not be there, and the tests that cibuildwheel runs on a wheel pass in a fresh environment without a compiler.
+What is published differs in two things: zig's C++ library is not in it, and zlib, whose headers zig does not have, is
+linked.
 
 Needs the extra `wheels`. Some minutes on one core.
 """
@@ -71,10 +72,11 @@ def test(wheel: Path, scratch: Path) -> str:
     home = scratch / "environment"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", wheel, *options["test-requires"])
+    nothing = {"PATH": str(home), "CC": "no-such-compiler", "CXX": "no-such-compiler"}
+    run(python, "-m", "pip", "install", "--quiet", wheel, *options["test-requires"], **nothing)
     command = shlex.split(options["test-command"].replace("{project}", str(ROOT)))
     os.chdir(scratch)
-    return run(python, *command[1:], **options["test-environment"]).strip().rpartition("\n")[2]
+    return run(python, *command[1:], **nothing, **options["test-environment"]).strip().rpartition("\n")[2]
 
 
 def main() -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-_SOURCE = Path(__file__).resolve().parent.parent
-_IN_SOURCE = (_SOURCE / "setup.py").exists()
+_SOURCE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+_IN_SOURCE = os.path.exists(os.path.join(_SOURCE, "setup.py"))
 
 if sys.implementation.name != "cpython":
     HOW_TO_GET_NATIVE = "run CPython: for this Python there is none"
