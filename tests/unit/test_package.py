@@ -87,6 +87,7 @@ def test_without_a_compiler_it_is_pure_and_says_so(pure_wheel: Path) -> None:
     assert said.splitlines()[-1] == "pure"
     command = re.search(r"run: (pip install .*?) \(from", said)
     assert command is not None
+    assert command[1] in (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
     pip_builds_it_again(command[1], place.parent.parent)
     version = run(sys.executable, "-S", "-m", "fastprod", "--version", cwd=place.parent, **elsewhere)
     assert "pure" in version

@@ -49,6 +49,16 @@ def test_neither_a_machine_nor_a_cpython_is_forgotten(system: str, variables: di
     assert set(identifiers(system, "all", **variables)) == listed
 
 
+def test_the_page_on_installing_names_them() -> None:
+    page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+    tags = {name.partition("-")[0].removeprefix("cp3") for names in LISTED.values() for name in names}
+    minors = sorted(int(tag) for tag in tags if tag.isdigit())
+    free_threaded = sorted(tag.removesuffix("t") for tag in tags if tag.endswith("t"))
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    assert f"CPython 3.{minors[0]} to 3.{minors[-1]}" in page
+    assert f"free-threaded builds of {' and '.join('3.' + minor for minor in free_threaded)}" in " ".join(page.split())
+
+
 @pytest.fixture(scope="module")
 def check_wheel() -> ModuleType:
     spec = importlib.util.spec_from_file_location("check_wheel", ROOT / ".ci" / "check_wheel.py")
