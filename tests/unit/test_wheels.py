@@ -49,6 +49,30 @@ def test_neither_a_machine_nor_a_cpython_is_forgotten(system: str, variables: di
     assert set(identifiers(system, "all", **variables)) == listed
 
 
+@pytest.mark.parametrize("system", ["linux", "macos", "windows"])
+def test_no_wheel_is_built_without_the_codecs_or_tested_on_the_other_twin(system: str) -> None:
+    """A table of one platform may hide that of all."""
+    options = importlib.import_module("cibuildwheel.options")
+    arguments = options.CommandLineArguments.defaults()
+    arguments.platform, arguments.package_dir, arguments.archs = system, ROOT, "all"
+    configured = options.compute_options(platform=system, command_line_arguments=arguments, env={})
+    for name in [name for (where, _), names in LISTED.items() if where == system for name in names]:
+        one = configured.build_options(name)
+        building, testing = (each.as_dictionary({}) for each in (one.environment, one.test_environment))
+        assert building["FASTPROD_REQUIRE_NATIVE"] == "1", name
+        assert building["FASTPROD_LZ4"] == building["FASTPROD_ZSTD"] == "require", name
+        assert building["FASTPROD_CODEC_LIBS"] in one.before_build, name
+        assert building["FASTPROD_ZLIB"] == ("0" if system == "windows" else "require"), name
+        assert ("-static-libstdc++" in building.get("LDFLAGS", "")) == ("musllinux" in name), name
+        assert ("MACOSX_DEPLOYMENT_TARGET" in building) == (system == "macos"), name
+        assert testing["FASTPROD_BACKEND"] == "native", name
+        assert testing["FASTPROD_TEST_LINKED"] == "lz4,zstd", name
+        assert one.test_selector(name), name
+        if system == "linux":
+            machine = name.rpartition("linux_")[2]
+            assert f"manylinux2014_{machine}@sha256:" in one.manylinux_images[machine], name
+
+
 def test_the_page_on_installing_names_them() -> None:
     page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
     tags = {name.partition("-")[0].removeprefix("cp3") for names in LISTED.values() for name in names}
