@@ -2,7 +2,10 @@
 
 A machine that cannot build extensions (no C++ compiler, no Python.h) gets the pure-Python twin, with a warning. A
 compiler that works and rejects the code is an error: a broken build must not pass for a slow machine. With
-FASTPROD_REQUIRE_NATIVE=1 it is an error not to build it.
+FASTPROD_REQUIRE_NATIVE=1 it is an error not to build it. With FASTPROD_PURE=1, and on other Pythons than CPython, it is
+not tried: the wheel is then the `py3-none-any` one, for every Python.
+
+What is built in place or for an editable install has debug symbols; a wheel is stripped.
 
 Codecs: zlib, liblz4 and libzstd are linked where the compiler finds them, headers included; without them the Python
 packages compress. FASTPROD_ZLIB, FASTPROD_LZ4 and FASTPROD_ZSTD say for each what to do: `auto` (that), `0` (leave it
@@ -30,10 +33,12 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CompileError, LinkError
 
 REQUIRED = os.environ.get("FASTPROD_REQUIRE_NATIVE") == "1"
+PURE = os.environ.get("FASTPROD_PURE") == "1" or sys.implementation.name != "cpython"
 DEBUG = os.environ.get("FASTPROD_DEBUG") == "1"
 SANITIZE = os.environ.get("FASTPROD_SANITIZE", "")
 CODEC_LIBS = os.environ.get("FASTPROD_CODEC_LIBS", "")
 WINDOWS = sys.platform == "win32"
+LINUX = sys.platform == "linux"
 
 
 class Codec(NamedTuple):
@@ -55,12 +60,32 @@ CODECS = (
 
 def compile_flags() -> list[str]:
     if WINDOWS:
-        return ["/std:c++17", "/O2"]
+        return ["/std:c++17", "/O2", "/MT"]
     if SANITIZE:
         # -O1: reports name the right line, and a race or an overflow is not optimised away. CPython's own flags bring
         # -fwrapv along, under which no signed overflow is reported.
         return ["-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv", f"-fsanitize={SANITIZE}"]
-    return ["-std=c++17", "-O0" if DEBUG else "-O3", "-g"]
+    return ["-std=c++17", "-O0" if DEBUG else "-O3"]
+
+
+def link_flags() -> list[str]:
+    if WINDOWS:
+        # With /MT above: the C++ library is linked statically, for Python brings none, and a wheel must not either. The
+        # C library is Windows' own.
+        return ["/NODEFAULTLIB:libucrt.lib", "/DEFAULTLIB:ucrt.lib"]
+    if SANITIZE:
+        return [f"-fsanitize={SANITIZE}"]
+    return ["-Wl,--version-script=fastprod/_native/exports.map"] if LINUX else []
+
+
+def symbol_flags(wanted: bool) -> tuple[list[str], list[str]]:
+    """Flags for the compiler and the linker: with symbols for debuggers and profilers, or without any."""
+    if WINDOWS:
+        return [], []   # they would be in a file of their own
+    if wanted:
+        return ["-g"], []
+    # -g0: Python's own flags have -g.
+    return ["-g0"], ["-Wl,-S", "-Wl,-x"] if sys.platform == "darwin" else ["-s"]
 
 
 @contextlib.contextmanager
@@ -82,6 +107,9 @@ class BuildCore(build_ext):
         if obstacle is None:
             for codec in CODECS:
                 self.link(codec)
+            compiling, linking = symbol_flags(bool(self.inplace or self.editable_mode or DEBUG or SANITIZE))
+            core.extra_compile_args += compiling
+            core.extra_link_args += linking
             super().build_extensions()
         elif REQUIRED:
             raise SystemExit(f"FASTPROD_REQUIRE_NATIVE=1, but extensions cannot be built here: {obstacle}")
@@ -133,19 +161,11 @@ class BuildCore(build_ext):
         return None
 
 
-def link_flags() -> list[str]:
-    flags = [f"-fsanitize={SANITIZE}"] if SANITIZE and not WINDOWS else []
-    if CODEC_LIBS and sys.platform == "linux":
-        # A static library stays our own: another extension's copy of it must not be called in its place.
-        flags.append("-Wl,--exclude-libs,ALL")
-    return flags
-
-
 core = Extension(
     "fastprod._core",
     ["fastprod/_core.pyx"],
     language="c++",
-    depends=sorted(glob("fastprod/_native/*.h")),
+    depends=sorted([*glob("fastprod/_native/*.h"), "fastprod/_native/exports.map"]),
     include_dirs=["fastprod/_native", *([os.path.join(CODEC_LIBS, "include")] if CODEC_LIBS else [])],
     library_dirs=[os.path.join(CODEC_LIBS, "lib")] if CODEC_LIBS else [],
     extra_compile_args=compile_flags(),
@@ -154,4 +174,6 @@ core = Extension(
     define_macros=[("FASTPROD_DEBUG", "1")] if DEBUG else [],
 )
 
-setup(ext_modules=[core], cmdclass={"build_ext": BuildCore})
+if PURE and REQUIRED:
+    raise SystemExit("FASTPROD_REQUIRE_NATIVE=1, but this Python, or FASTPROD_PURE=1, takes the pure-Python twin")
+setup(ext_modules=[] if PURE else [core], cmdclass={"build_ext": BuildCore})

@@ -41,7 +41,9 @@ CODECS = [str(TESTS / "e2e" / name) for name in ("test_mixed_load.py", "test_wir
 DROP_IN = [str(TESTS / name) for name in ("e2e/test_mixed_load.py", "face/test_kafka_python_face.py")]
 SANITIZE = [PYTHON, str(TESTS / "native" / "sanitize.py")]
 SANITIZED = ["tests/native", "tests/fuzz/test_connection.py", "tests/unit/test_linked_compression.py"]
-LINKED = [*CODECS, *(str(TESTS / name) for name in ("e2e/test_linked_codecs.py", "unit/test_linked_compression.py"))]
+LINKED = [*CODECS, *(str(TESTS / name) for name in (
+    "e2e/test_linked_codecs.py", "unit/test_held_interpreter.py", "unit/test_linked_compression.py",
+))]
 
 FAILED = "failed"
 BEGAN = time.monotonic()

@@ -1,7 +1,7 @@
 """Chooses the twin, once, and never silently.
 
 `FASTPROD_BACKEND=native` demands the compiled data plane, `=pure` the Python one; without it the compiled one is
-taken, and where it is missing the Python one with a warning. `backend` says which it became.
+taken, and where it is missing the Python one, on CPython with a warning. `backend` says which it became.
 """
 
 from __future__ import annotations
@@ -9,19 +9,24 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-_SOURCE = Path(__file__).resolve().parent.parent
-_IN_SOURCE = (_SOURCE / "setup.py").exists()
+_SOURCE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+_IN_SOURCE = os.path.exists(os.path.join(_SOURCE, "setup.py"))
 
-HOW_TO_GET_NATIVE = (
-    f"start Python outside of {_SOURCE}, whose sources come before an installed package, or compile them in place: "
-    "install a C++ compiler and run: pip install -e ."
-    if _IN_SOURCE
-    else "install a C++ compiler and run: pip install --force-reinstall --no-binary fastprod fastprod "
-    "(from a checkout: pip install --force-reinstall .)"
-)
+if sys.implementation.name != "cpython":
+    HOW_TO_GET_NATIVE = "run CPython: for this Python there is none"
+elif _IN_SOURCE:
+    HOW_TO_GET_NATIVE = (
+        f"start Python outside of {_SOURCE}, whose sources come before an installed package, or compile them in place: "
+        "install a C++ compiler and run: pip install -e ."
+    )
+else:
+    # Without --no-cache-dir pip would install once more what it built when there was no compiler.
+    HOW_TO_GET_NATIVE = (
+        "install a C++ compiler and run: pip install --force-reinstall --no-cache-dir --no-binary fastprod fastprod "
+        "(from a checkout: pip install --force-reinstall .)"
+    )
 
 
 def _warn(message: str) -> None:
@@ -48,10 +53,12 @@ if not TYPE_CHECKING and backend == "native":
                 f"FASTPROD_BACKEND=native, but the compiled extension cannot be loaded ({error}): {HOW_TO_GET_NATIVE}"
             ) from error
         backend = "pure"
-        _warn(
-            f"fastprod runs on its pure-Python twin, which is many times slower ({error}). To get the compiled one, "
-            f"{HOW_TO_GET_NATIVE}. FASTPROD_BACKEND=pure silences this."
-        )
+        # Other Pythons have no compiled one.
+        if sys.implementation.name == "cpython":
+            _warn(
+                f"fastprod runs on its pure-Python twin, which is many times slower ({error}). "
+                f"To get the compiled one, {HOW_TO_GET_NATIVE}. FASTPROD_BACKEND=pure silences this."
+            )
 
 # The typed twin is what type checkers read; at run time only one of the two is loaded.
 if TYPE_CHECKING or backend == "pure":

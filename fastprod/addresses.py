@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -81,6 +80,8 @@ def _split(text: str) -> tuple[str | None, str | None]:
 
 
 def _is_ipv6(text: str) -> bool:
+    import ipaddress  # slow to import, and seldom needed
+
     try:
         ipaddress.IPv6Address(text)
     except ValueError:

@@ -1,14 +1,15 @@
-"""Which way a user's function can be called."""
+"""Which way a user's function can be called. `inspect` is slow to import, and only loaded when there is one."""
 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 
 
 def takes(function: Callable[..., object], count: int) -> bool:
     """Whether it can be called with `count` positional arguments; True where nobody can tell."""
+    import inspect
+
     known = isinstance(function, type | functools.partial) or inspect.isroutine(function)
     # Asked of an object whose class has __call__ as a class method (kafka-python 2's partitioners
     # do), `signature` takes one parameter too many away; the bound method knows better.

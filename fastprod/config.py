@@ -12,7 +12,6 @@ import math
 import selectors
 import socket
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from fastprod import addresses, compression, option_rules, partitioners, serializers
@@ -251,7 +250,6 @@ def default_config() -> dict[str, Any]:
     return {option.name: copy.copy(option.default) for option in OPTIONS}
 
 
-@dataclass(frozen=True)
 class ProducerConfig:
     """The options of one producer, checked, complete and in their normal forms.
 
@@ -260,9 +258,14 @@ class ProducerConfig:
     the program asked for idempotence, so it must not be turned off.
     """
 
-    values: dict[str, Any]
-    servers: tuple[addresses.Address, ...]
-    idempotence_required: bool
+    __slots__ = ("idempotence_required", "servers", "values")
+
+    def __init__(
+        self, values: dict[str, Any], servers: tuple[addresses.Address, ...], idempotence_required: bool
+    ) -> None:
+        self.values = values
+        self.servers = servers
+        self.idempotence_required = idempotence_required
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,8 @@ def bad_value(name: str, value: object, accepted: str, remedy: str = "") -> Kafk
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "Did you mean X?" for the nearest known word, "" if none is near."""
+    import difflib  # slow to import, and seldom needed
+
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"Did you mean {near[0]!r}?" if near else ""
 

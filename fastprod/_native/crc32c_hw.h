@@ -11,6 +11,9 @@
 #if defined(_MSC_VER)
 #include <intrin.h>
 #define FP_TARGET
+#elif defined(__clang__) && __clang_major__ >= 14
+// It knows the instruction apart from the others, and may have been told that there is none (as zig tells it).
+#define FP_TARGET __attribute__((target("sse4.2,crc32")))
 #else
 #define FP_TARGET __attribute__((target("sse4.2")))
 #endif
@@ -27,9 +30,12 @@ static inline int fp_crc_available(void) {
 #endif
 }
 #elif defined(__aarch64__) || defined(_M_ARM64)
+#if defined(_WIN32)
+#include <winsock2.h>   // before windows.h, which would bring in its forerunner
+#include <windows.h>
+#endif
 #if defined(_MSC_VER)
 #include <intrin.h>
-#include <windows.h>
 #define FP_TARGET
 #else
 #if defined(__clang__)
@@ -46,7 +52,7 @@ static inline int fp_crc_available(void) {
 #define FP_CRC8(crc, byte) __crc32cb((crc), (byte))
 #define FP_CRC_NAME "armv8"
 static inline int fp_crc_available(void) {
-#if defined(_MSC_VER)
+#if defined(_WIN32)
     return IsProcessorFeaturePresent(PF_ARM_V8_CRC32_INSTRUCTIONS_AVAILABLE);
 #elif defined(__APPLE__)
     return 1;

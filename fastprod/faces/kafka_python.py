@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from fastprod import _backend, config, errors, failures, partitioners, serializers, waiting
-from fastprod.control.producer import Engine
 from fastprod.stats import ProducerStats
 from fastprod.types import UndeliveredRecord
 
 if TYPE_CHECKING:
+    from fastprod.control.producer import Engine
     from fastprod.diagnosis import Diagnosis
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,9 @@ class KafkaProducer(_backend.ProducerBase):
             engine.bootstrap(settings["bootstrap_timeout_ms"] / 1000)
 
     def _start(self, settings: config.ProducerConfig) -> Engine:
+        # Half of what fastprod consists of; a program that only imports it need not load that.
+        from fastprod.control.producer import Engine
+
         engine = Engine(settings)
         self._choose_partition = self._plan.bind(engine.cluster)
         self._bind(

@@ -12,11 +12,14 @@ that it exists in:
 field. `IGNORABLE` fields are left out silently in versions that lack them; any other field that
 is set away from its default there is an error. Source of all of it: the message definitions of
 Apache Kafka and their README; flexible versions and tags are KIP-482.
+
+What stands in an `Annotated` is told apart by identity: `typing` keeps hints, and gives one for
+another whose parts are equal. (Dataclasses would tell them apart as well, and take longer to
+import than all messages.)
 """
 
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import (
     Annotated,
     Any,
@@ -34,12 +37,14 @@ from fastprod.protocol.versions import Api
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class Primitive:
     """A wire type. `code` is its struct format, None where the length varies."""
 
-    name: str
-    code: str | None
+    __slots__ = ("code", "name")
+
+    def __init__(self, name: str, code: str | None) -> None:
+        self.name = name
+        self.code = code
 
 
 STRING = Primitive("string", None)
@@ -59,25 +64,30 @@ Array: TypeAlias = tuple[T, ...]
 ZERO_UUID = bytes(16)
 
 
-@dataclass(frozen=True)
 class _Existence:
-    first: int
-    last: int | None
+    __match_args__ = __slots__ = ("first", "last")
+
+    def __init__(self, first: int, last: int | None) -> None:
+        self.first = first
+        self.last = last
 
 
-@dataclass(frozen=True)
 class _Nullability:
-    first: int
+    __match_args__ = __slots__ = ("first",)
+
+    def __init__(self, first: int) -> None:
+        self.first = first
 
 
-@dataclass(frozen=True)
 class _Tag:
-    number: int
+    __match_args__ = __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
-@dataclass(frozen=True)
 class _Ignorable:
-    pass
+    __slots__ = ()
 
 
 def since(version: int) -> _Existence:
@@ -103,11 +113,13 @@ def tag(number: int) -> _Tag:
 IGNORABLE = _Ignorable()
 
 
-@dataclass(frozen=True)
 class ArrayOf:
     """The wire type of an array."""
 
-    element: "WireType"
+    __slots__ = ("element",)
+
+    def __init__(self, element: "WireType") -> None:
+        self.element = element
 
 
 WireType: TypeAlias = Primitive | ArrayOf | type

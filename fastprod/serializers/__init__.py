@@ -15,7 +15,6 @@ serializer raises always comes out of `send` as it is. A serializer is called wi
 
 from __future__ import annotations
 
-import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -130,6 +129,8 @@ def _function_of_method(name: str, serializer: object, method: Callable[..., Any
 
 
 def _signature(function: Callable[..., object]) -> str:
+    import inspect  # slow to import; see call_forms.py
+
     return f"serialize{inspect.signature(function)}"
 
 

@@ -10,16 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import fastprod._core as native
-import pandas
-import polars
-import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_send import SIX, TWINS, Rig
 
+duckdb = pytest.importorskip("duckdb")
+pandas = pytest.importorskip("pandas")
+polars = pytest.importorskip("polars")
+pa = pytest.importorskip("pyarrow")
 pytestmark = pytest.mark.native_only
 
 ASCII = st.text(st.characters(max_codepoint=127), max_size=40).map(str.encode)

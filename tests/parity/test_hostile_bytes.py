@@ -18,11 +18,11 @@ import fastprod._core as native
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kio.schema.errors import ErrorCode
-from kio.serial import entity_writer
 
 import fastprod._pure as pure
 
+ErrorCode = pytest.importorskip("kio.schema.errors").ErrorCode
+entity_writer = pytest.importorskip("kio.serial").entity_writer
 pytestmark = pytest.mark.native_only
 
 VERSIONS = range(3, 14)
