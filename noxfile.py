@@ -192,7 +192,7 @@ def pure_wheel(session: nox.Session) -> None:
 @nox.session
 def wheels(session: nox.Session) -> None:
     """This machine's wheels from the source distribution in dist/ (cibuildwheel), in wheelhouse/."""
-    install(session, "cibuildwheel")
+    session.install(*requirements("wheels"))
     session.run("cibuildwheel", "--output-dir", "wheelhouse", *session.posargs, str(source()))
 
 
@@ -201,6 +201,7 @@ def check_dist(session: nox.Session) -> None:
     """What lies in dist/, as it is to be published."""
     install(session, "twine")
     check(session)
+    session.run("python", ".ci/check_wheel.py", "--published", *sorted(map(str, (ROOT / "dist").glob("*.whl"))))
 
 
 def source() -> Path:
