@@ -45,6 +45,8 @@ LINKED = [*CODECS, *(str(TESTS / name) for name in (
     "e2e/test_linked_codecs.py", "unit/test_held_interpreter.py", "unit/test_linked_compression.py",
 ))]
 
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
+
 FAILED = "failed"
 BEGAN = time.monotonic()
 
@@ -71,12 +73,33 @@ def check(what: str, command: list[str], **variables: str) -> None:
 
 
 def lint() -> None:
-    # cython-lint starts pycodestyle by its name.
+    # cython-lint starts pycodestyle by its name, and zizmor has no other.
     path = os.pathsep.join([str(Path(PYTHON).parent), os.environ.get("PATH", "")])
     check("ruff", [PYTHON, "-m", "ruff", "check", "."])
-    check("types", [PYTHON, "-m", "mypy"])
     command = [PYTHON, "-m", "cython_lint.cython_lint", "--max-line-length", "120", "fastprod"]
     check("cython-lint", command, PATH=path)
+    check("zizmor", ["zizmor", "--offline", "--no-progress", "--quiet", "."], PATH=path)
+    actionlint()
+
+
+def actionlint() -> None:
+    """Check the workflows with actionlint, which no wheel brings: as it is on the PATH, or built by Go."""
+    workflows = sorted(str(path) for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+    if shutil.which("actionlint"):
+        check("actionlint", ["actionlint", *workflows])
+    elif shutil.which("go"):
+        check("actionlint", ["go", "run", ACTIONLINT, *workflows])
+    else:
+        say("actionlint is not on the PATH, nor is Go to build it: the workflows were not checked with it")
+
+
+def types() -> None:
+    check("types", [PYTHON, "-m", "mypy"])
+
+
+def docs() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        check("documents", [PYTHON, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder])
 
 
 def allowed_skips() -> set[str]:
@@ -209,11 +232,18 @@ def other_half(away: Path, totals: dict[str, str]) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--no-lint", action="store_true", help="leave out ruff, mypy and cython-lint")
+    parser.add_argument("--no-lint", action="store_true", help="leave out lint and types")
+    parser.add_argument("--only", choices=["lint", "types", "docs"], help="nothing but that")
     parser.add_argument("--beside", action="store_true", help="only what is run at the same time as the pure suite")
+    parser.add_argument("--kafka", metavar="VERSION", help="let kafka_broker be three nodes of that release")
     parser.add_argument("tests", nargs="*", help="run only these test files or folders, native and pure")
     arguments = parser.parse_args()
+    if arguments.only:
+        {"lint": lint, "types": types, "docs": docs}[arguments.only]()
+        return
     chosen = [str(Path(test).resolve()) for test in arguments.tests] or [str(TESTS)]
+    if arguments.kafka:
+        chosen += ["-o", f"fastprod_kafka_version={arguments.kafka}", "-o", "fastprod_kafka_nodes=3"]
     totals: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         away = Path(folder)
@@ -224,6 +254,7 @@ def main() -> None:
         else:
             if not arguments.no_lint:
                 lint()
+                types()
             if arguments.tests:
                 suite("pure", away, pure, totals, FASTPROD_BACKEND="pure")
                 suite("native", away, native, totals, FASTPROD_BACKEND="native")

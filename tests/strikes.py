@@ -42,13 +42,15 @@ class Strike:
         self.place: str | None = None
         self._left = number
         self._paths = (*paths, threading.__file__)
+        # Whoever counts lines goes on counting them afterwards.
+        self._tracer_before = sys.gettrace()
 
     def __enter__(self) -> Strike:
         sys.settrace(self._entered)
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
+        sys.settrace(self._tracer_before)
 
     def _entered(self, frame: FrameType, _event: str, _arg: Any) -> Callable[..., Any] | None:
         if not frame.f_code.co_filename.startswith(self._paths):

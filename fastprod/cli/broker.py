@@ -43,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--version",
         default=None,
         metavar="V",
-        help="Apache Kafka version: 4.x.y, 3.9.x, or 2.8.x as a single broker (default: the one tested with)",
+        help="Apache Kafka version: 4.x.y, 3.9.x, or 2.8.x with a ZooKeeper (default: the one tested with)",
     )
     parser.set_defaults(run=run)
 

@@ -47,10 +47,12 @@ class Topic:
 
 @dataclass(frozen=True)
 class View:
-    """What one broker knows of the cluster: ids and addresses of live brokers, and the topics asked for."""
+    """What one broker knows of the cluster: ids and addresses of live brokers, which of them is the controller (-1:
+    none; with KRaft any of them, KIP-590), and the topics asked for."""
 
     cluster_id: str
     brokers: dict[int, Address]
+    controller: int
     topics: dict[str, Topic]
 
 
@@ -133,7 +135,7 @@ def metadata(address: Address, topics: list[str] | None, timeout: float) -> View
         brokers[node] = (reader.string(), reader.take("i"))
         reader.string()  # rack
     cluster_id = reader.string()
-    reader.take("i")  # controller_id
+    controller_id = int(reader.take("i"))
     found = {}
     for _ in reader.count():
         error, name = reader.take("h"), reader.string()
@@ -146,7 +148,7 @@ def metadata(address: Address, topics: list[str] | None, timeout: float) -> View
             replicas, in_sync, _offline = (frozenset(reader.take("i") for _ in reader.count()) for _ in range(3))
             partitions[number] = Partition(leader, epoch, replicas, in_sync)
         found[name] = Topic(error, partitions)
-    return View(cluster_id, brokers, found)
+    return View(cluster_id, brokers, controller_id, found)
 
 
 def create_topic(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -33,12 +34,12 @@ class Topics:
     def create(self, name: str, partitions: int, replication_factor: int | None, config: dict[str, str]) -> None:
         """Create a topic and wait until every partition is served. BrokerError if it is refused."""
         replication = -1 if replication_factor is None else replication_factor
-        _admin.create_topic(self._someone(), name, partitions, replication, config, _ANSWER_S)
+        _admin.create_topic(self._administrator(), name, partitions, replication, config, _ANSWER_S)
         self.wait(name, partitions)
 
     def delete(self, name: str) -> None:
         """Delete a topic and wait until no node that answers knows it. BrokerError if it is refused."""
-        _admin.delete_topic(self._someone(), name, _ANSWER_S)
+        _admin.delete_topic(self._administrator(), name, _ANSWER_S)
         wait_for(lambda: self._is_gone(name), f"topic {name!r} to be gone")
 
     def wait(self, name: str, partitions: int) -> None:
@@ -65,7 +66,11 @@ class Topics:
 
     def controller(self) -> int:
         """Return the id of the active controller. BrokerError if there is none, or it is not known yet."""
-        found = _admin.controller(self._someone(), _ANSWER_S)
+        if self._quorum:
+            found = _admin.controller(self._someone(), _ANSWER_S)
+        else:
+            # One that was paused a moment ago still takes itself for it.
+            found = Counter(view.controller for view in self._views([])).most_common(1)[0][0]
         if found < 0:
             raise BrokerError("there is no active controller")
         return found
@@ -124,6 +129,19 @@ class Topics:
             raise BrokerError("no node is running")
         return min(running, key=lambda node: node.paused).address
 
+    @property
+    def _quorum(self) -> bool:
+        """Whether the controller is one of a quorum (KRaft)."""
+        return any(node.place.controllers for node in self._nodes.values())
+
+    def _administrator(self) -> _admin.Address:
+        """Return the address of whoever creates and deletes topics: with a ZooKeeper the controller alone, with KRaft
+        any node, which passes it on (KIP-590)."""
+        if self._quorum or len(self._nodes) == 1:
+            return self._someone()
+        wait_for(lambda: self._nodes[self.controller()].answering, "a controller that answers")
+        return self._nodes[self.controller()].address
+
     def _views(self, names: list[str] | None) -> list[_admin.View]:
         """Return what each node that answers knows: one that was paused a moment ago is behind the others.
 
@@ -148,7 +166,7 @@ class Topics:
     def _is_gone(self, name: str) -> bool:
         """Say whether the name is free again and none of them knows the topic: each learns of it in its own time."""
         unknown = all(view.topics[name].error == _admin.UNKNOWN_TOPIC_OR_PARTITION for view in self._views([name]))
-        return unknown and not _admin.topic_exists(self._someone(), name, _ANSWER_S)
+        return unknown and not _admin.topic_exists(self._administrator(), name, _ANSWER_S)
 
     def _serves(self, name: str, partitions: int) -> bool:
         """Say whether every leader answers for its partition: it is named in metadata a moment before it does."""

@@ -38,8 +38,8 @@ class KafkaBroker:
     was the active controller; all nodes vote for that one.
 
     Args:
-        nodes: number of brokers, 1 to 9; each is also a controller.
-        version: an Apache Kafka version, 4.0.0 or later, 3.9.x, or 2.8.x: that one with a ZooKeeper, and a single node.
+        nodes: number of brokers, 1 to 9; with KRaft each is also a controller.
+        version: an Apache Kafka version, 4.0.0 or later, 3.9.x, or 2.8.x: that one with a ZooKeeper.
         listeners: security protocols; ("PLAINTEXT",).
         port: of node 1, for clients; the next nodes have the next ports. 0 for any free ones.
         proxied: put a `FaultProxy` in front of each node: see `proxy`. Clients are told the addresses of the proxies
@@ -73,8 +73,6 @@ class KafkaBroker:
         check_version(version)
         if not 1 <= nodes <= _MOST_NODES:
             raise ValueError(f"nodes={nodes!r}: supported are 1 to {_MOST_NODES}")
-        if nodes > 1 and uses_zookeeper(version):
-            raise ValueError(f"nodes={nodes!r}: supported is 1 with version={version!r}, which needs a ZooKeeper")
         if isinstance(listeners, str) or tuple(listeners) != ("PLAINTEXT",):
             raise ValueError(f"listeners={listeners!r}: supported is ('PLAINTEXT',)")
         if not 0 <= port <= 65536 - nodes:

@@ -13,6 +13,7 @@ import time
 
 import fastprod
 from fastprod.testing import KafkaBroker
+from fastprod.testing._release import DEFAULT_VERSION
 
 from .plan import Plan
 from .storm import PARTITIONS, PROPERTIES, Traffic, ride_out
@@ -29,11 +30,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=1.0, help="how long to begin further rounds (default 1)")
     parser.add_argument("--seed", type=int, help="of the first round; even ones are impatient (default: any)")
+    parser.add_argument("--version", default=DEFAULT_VERSION, help="release of Kafka (default %(default)s)")
     arguments = parser.parse_args()
     seed = random.randrange(2**31) if arguments.seed is None else arguments.seed
     ends = time.monotonic() + 60 * arguments.minutes
     sent, rounds = 0, 0
-    with KafkaBroker(nodes=3, proxied=True, properties=PROPERTIES, in_memory=True) as cluster:
+    with KafkaBroker(3, arguments.version, proxied=True, properties=PROPERTIES, in_memory=True) as cluster:
         while rounds == 0 or time.monotonic() < ends:
             impatient = seed % 2 == 0
             print(f"round {rounds + 1}, --seed {seed}{' (impatient)' if impatient else ''}", flush=True)

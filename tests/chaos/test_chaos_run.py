@@ -12,6 +12,7 @@ import pytest
 
 import fastprod
 from fastprod.testing import KafkaBroker
+from fastprod.testing._release import DEFAULT_VERSION
 
 from .plan import Fault, NetworkFault, NodeFault, Plan
 from .storm import PARTITIONS, PROPERTIES, Traffic, ride_out
@@ -25,11 +26,12 @@ TRAFFIC = Traffic(threads=3, burst=100, pause_s=0.012) if NATIVE else Traffic(th
 
 
 @pytest.mark.timeout(600)
-def test_nothing_comes_of_a_storm_by_default() -> None:
+def test_nothing_comes_of_a_storm_by_default(request: pytest.FixtureRequest) -> None:
     print("FASTPROD_CHAOS_SEED", SEED)
     counts = dict.fromkeys([NodeFault.KILL, NodeFault.PAUSE, NetworkFault.BLACK_HOLE], EACH)
     plan = Plan(SEED, counts | {NetworkFault.CUT: EACH, NetworkFault.DELAY: EACH}, PARTITIONS, longest_s=4.0)
-    with KafkaBroker(nodes=3, proxied=True, properties=PROPERTIES, in_memory=True) as cluster:
+    version = request.config.getini("fastprod_kafka_version") or DEFAULT_VERSION
+    with KafkaBroker(3, version, proxied=True, properties=PROPERTIES, in_memory=True) as cluster:
         outcome = ride_out(cluster, "storm", plan, TRAFFIC, SECONDS)
     assert not outcome.failures
     assert all(outcome.happened[kind] >= count for kind, count in counts.items())

@@ -163,7 +163,8 @@ def test_metrics(sender: MakeSender, kafka_broker: KafkaBroker) -> None:
     assert 0 <= total["metadata-age"] < 30
     assert total["request-latency-max"] >= total["request-latency-avg"] > 0
     assert "producer-topic-metrics.engine-metrics" in groups
-    node = next(each for each in groups if each.startswith("producer-node-metrics.node-1"))
+    leader = kafka_broker.leader_of("engine-metrics")
+    node = next(each for each in groups if each.startswith(f"producer-node-metrics.node-{leader}"))
     assert groups[node]["request-rate"] > 0
     assert "producer-node-metrics.node-bootstrap-0" in groups
     assert groups["kafka-metrics-count"]["count"] == sum(len(each) for each in groups.values())

@@ -225,7 +225,6 @@ def test_properties_reach_the_broker_as_they_are(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"nodes": 0}, "nodes=0: supported are 1 to 9"),
-        ({"nodes": 3, "version": "2.8.2"}, "nodes=3: supported is 1 with version='2.8.2', which needs a ZooKeeper"),
         ({"version": "3.8.1"}, r"version='3\.8\.1': supported are releases 2\.8\.x .*, 3\.9\.x, and 4\.0\.0 and later"),
         ({"version": "latest"}, "version='latest'"),
         ({"listeners": ("SSL",)}, r"listeners=\('SSL',\): supported is \('PLAINTEXT',\)"),

@@ -186,10 +186,24 @@ def test_the_plugin_imports_nothing_of_the_package_until_a_fixture_is_used() -> 
     assert set(done.stdout.split()) <= {"fastprod", "fastprod._version", "fastprod.testing", "fastprod.testing.plugin"}
 
 
-def test_the_fixture_gives_a_running_broker(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text("def test_it(kafka_broker):\n    kafka_broker.create_topic('x')\n")
+def with_the_fixture(folder: Path, *options: str) -> tuple[int, str]:
+    """Run a test that uses `kafka_broker`; its exit status and what pytest said."""
+    (folder / "test_it.py").write_text("def test_it(kafka_broker):\n    kafka_broker.create_topic('x')\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "fastprod.testing.plugin", "-p", "no:cacheprovider"]
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    command += [*options, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_fixture_gives_a_running_broker(tmp_path: Path) -> None:
+    status, said = with_the_fixture(tmp_path)
+    assert status == 0, said
+    assert "1 passed" in said
+
+
+@pytest.mark.parametrize(("setting", "message"), [("version=0.8.2", "version='0.8.2'"), ("nodes=77", "nodes=77")])
+def test_settings_say_what_the_fixture_gives(tmp_path: Path, setting: str, message: str) -> None:
+    status, said = with_the_fixture(tmp_path, "-o", f"fastprod_kafka_{setting}")
+    assert status == 1
+    assert f"{message}: supported are" in said
