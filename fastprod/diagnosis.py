@@ -20,9 +20,10 @@ class Check(NamedTuple):
 class AddressReport(NamedTuple):
     """One address and the steps that were tried with it, in order, up to the first that failed.
 
-    `role` is "bootstrap" (from bootstrap_servers) or "advertised" (what the brokers tell clients to
-    connect to); `node_id` is the broker's where it is advertised, else None; `release` is the
-    newest Kafka release whose APIs the broker offers, () where it was not reached.
+    `address` is "host:port", `checks` are the steps. `role` is "bootstrap" (from bootstrap_servers)
+    or "advertised" (what the brokers tell clients to connect to); `node_id` is the broker's where
+    it is advertised, else None; `release` is the newest Kafka release whose APIs the broker offers,
+    () where it was not reached.
     """
 
     address: str
@@ -40,8 +41,8 @@ class AddressReport(NamedTuple):
 class Diagnosis(NamedTuple):
     """What was tried and how it went; `str()` of it is a text for people.
 
-    `cluster` holds the checks that are about no single address. `cluster_id` is None where no
-    broker told one.
+    `addresses` has a report for each address, `cluster` the checks that are about no single one.
+    `cluster_id` is None where no broker told one; `elapsed_ms` is how long all of it took.
     """
 
     addresses: tuple[AddressReport, ...]

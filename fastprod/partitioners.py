@@ -29,6 +29,15 @@ from typing import Any, Final, Protocol
 from fastprod.call_forms import takes
 from fastprod.refusal import bad_value, did_you_mean, refusal
 
+__all__ = [
+    "Cluster",
+    "DefaultPartitioner",
+    "Partitioner",
+    "RandomPartitioner",
+    "RoundRobinPartitioner",
+    "StickyPartitioner",
+]
+
 # The data plane's constants; that both state the same is under test.
 MODES: Final = {
     "default": "PARTITION_DEFAULT",
@@ -82,7 +91,12 @@ class Partitioner(ABC):
         serialized_value: bytes | None,
         cluster: Cluster,
     ) -> int:
-        """Return the partition for a record."""
+        """Return the partition for a record.
+
+        `topic` is its name; `key` and `value` are what `send` was given, `serialized_key` and
+        `serialized_value` what the serializers made of them, None for none; `cluster` tells of
+        partitions and their leaders.
+        """
 
 
 class DefaultPartitioner(Partitioner):

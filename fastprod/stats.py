@@ -12,8 +12,8 @@ _TO_A_DOUBLING: Final = 8
 
 
 class Tally(NamedTuple):
-    """So many records, and the bytes they take in their batches: encoded (key, value, headers and
-    a few bytes of framing), before compression, without the batches' headers."""
+    """So many `records`, and the `bytes` they take in their batches: encoded (key, value, headers
+    and a few bytes of framing), before compression, without the batches' headers."""
 
     records: int
     bytes: int
@@ -31,7 +31,7 @@ class LatencyHistogram(NamedTuple):
 
     @property
     def total(self) -> int:
-        """How many requests were answered."""
+        """How many requests were answered: an int."""
         return sum(self.counts)
 
     @property
@@ -87,9 +87,11 @@ class LatencyHistogram(NamedTuple):
 
 
 class BrokerStats(NamedTuple):
-    """What went to one broker and came back, in Produce requests. Bytes are those on the socket,
-    sizes included; a request is counted when it is made, its retry is another one. `in_flight`:
-    requests that are not answered yet; `throttled_ms`: what the broker asked us to pause, in all.
+    """What went to one broker and came back: `requests` and `responses` count Produce requests and
+    their answers, `request_bytes` and `response_bytes` what they took on the socket, sizes
+    included. A request is counted when it is made, its retry is another one. `in_flight`: requests
+    that are not answered yet; `throttled_ms`: what the broker asked us to pause, in all;
+    `latency`: how long answers took.
     """
 
     requests: int
@@ -102,8 +104,10 @@ class BrokerStats(NamedTuple):
 
 
 class TopicStats(NamedTuple):
-    """The batches sent to one topic, those sent again counted again; bytes are those of the wire,
-    header included. `records_retried`: sent again; `records_failed`: failed for good."""
+    """The `batches` sent to one topic and the `records` in them, those sent again counted again.
+    `batch_bytes` and `batch_bytes_max` (the largest) are bytes of the wire, header included;
+    `uncompressed_bytes` is what `batch_bytes` would be without compression. `records_retried`:
+    sent again; `records_failed`: failed for good."""
 
     batches: int
     batch_bytes: int

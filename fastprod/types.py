@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class TopicPartition(NamedTuple):
-    """A partition of a topic."""
+    """A partition of a topic: `topic` is its name, `partition` the number, from 0."""
 
     topic: str
     partition: int
@@ -14,10 +14,12 @@ class TopicPartition(NamedTuple):
 class RecordMetadata(NamedTuple):
     """Where and when a record was written. The order of the fields is kafka-python's.
 
-    `offset` is the record's offset, or -1 where the broker told none (acks=0, or a duplicate
-    that it recognised). `timestamp` is in ms since the epoch: the broker's append time if the
-    topic uses that, else the record's own. `checksum` is None: records of format v2 have none.
-    The serialized sizes are in bytes, -1 where there is no key, no value or no header.
+    `topic_partition` is `topic` and `partition` in one TopicPartition. `offset` is the record's
+    offset, or -1 where the broker told none (acks=0, or a duplicate that it recognised).
+    `timestamp` is in ms since the epoch: the broker's append time if the topic uses that, else the
+    record's own. `checksum` is None: records of format v2 have none. `serialized_key_size`,
+    `serialized_value_size` and `serialized_header_size` are in bytes, -1 where there is no key, no
+    value or no header.
     """
 
     topic: str
@@ -49,10 +51,10 @@ class BatchMetadata(NamedTuple):
 class UndeliveredRecord(NamedTuple):
     """A record that was accepted but not acknowledged when its producer was closed.
 
-    `key`, `value` and the headers' values are the serialized bytes; `timestamp_ms` is in ms
-    since the epoch. `error` is what the record's future failed with. `maybe_written` is True if
-    the record reached a broker's socket without a definite answer: it may be in the log, and
-    sending it again may write it twice.
+    `topic` and `partition` say where it was to go; `key`, `value` and the values of `headers` are
+    the serialized bytes; `timestamp_ms` is in ms since the epoch. `error` is what the record's
+    future failed with. `maybe_written` is True if the record reached a broker's socket without a
+    definite answer: it may be in the log, and sending it again may write it twice.
     """
 
     topic: str

@@ -17,8 +17,8 @@ cdef class FutureRecordMetadata:
     """What `send` returns: the outcome of one record.
 
     `is_done` (bool), `value` (RecordMetadata or None) and `exception` (or None) are attributes. Callbacks run in
-    record order on the producer's network thread, or at once, on the registering thread, when the record's batch is
-    done. The future keeps the outcome of its batch, never its bytes.
+    record order on the producer's network thread, or at once, on the registering thread, when the callbacks of the
+    record's batch have run. The future keeps the outcome of its batch, never its bytes.
     """
     # 48 bytes with the object's head: programs keep millions of these. So nothing in it is for the garbage collector,
     # which would take a third more, and what only one of two states needs shares its room.
@@ -43,7 +43,7 @@ cdef class FutureRecordMetadata:
 
     @staticmethod
     def failed_with(topic: str, partition: int, error: BaseException) -> FutureRecordMetadata:
-        """A future that has already failed with `error`."""
+        """A future that has already failed with `error`. `topic` and `partition` say whose record it was."""
         cdef FutureRecordMetadata future = FutureRecordMetadata.__new__(FutureRecordMetadata)
         future.batch.store(detached(FAILED, error))
         return future
@@ -94,7 +94,8 @@ cdef class FutureRecordMetadata:
     def get(self, timeout=None):
         """The RecordMetadata; waits up to `timeout` seconds (None: without bound) for it.
 
-        Raises the record's error, or KafkaTimeoutError when it is not done in time (it is still on its way then).
+        Raises the record's error, or KafkaTimeoutError when it is not done in time (it is still on its way then). It
+        wakes when all callbacks of the record's batch have run.
         """
         cdef int32_t index
         cdef Batch* batch = leaf(self, &index)
@@ -120,18 +121,24 @@ cdef class FutureRecordMetadata:
         return self
 
     def chain(self, future):
-        """Let `future` end as this one does. Returns this future."""
+        """Let `future`, anything with `success` and `failure`, end as this one does. Returns this future."""
         self.add_callback(future.success)
         self.add_errback(future.failure)
         return self
 
     def success(self, value):
-        """End this future by hand with `value`; whatever becomes of the record no longer touches it."""
+        """End this future by hand with `value`; whatever becomes of the record no longer touches it.
+
+        Raises IllegalStateError when it is done already. Returns the future.
+        """
         resolve(self, detached(SUCCEEDED, value))
         return self
 
     def failure(self, error):
-        """End this future by hand with `error` (an exception or an exception class)."""
+        """End this future by hand with `error` (an exception or an exception class).
+
+        Raises IllegalStateError when it is done already, TypeError for what is no exception. Returns the future.
+        """
         mine = error() if isinstance(error, type) else error
         if not isinstance(mine, BaseException):
             raise failures.not_an_exception(error)

@@ -219,12 +219,12 @@ cdef class ProducerBase:
     def send_arrow(self, topic, data, *, value, key=None, headers=None, partition=None, timestamp=None):
         """Accept one record a row of Arrow data for delivery and return the BatchFuture of them all at once.
 
-        data: what offers `__arrow_c_stream__` or `__arrow_c_array__`: tables, record batches and data frames of
-        PyArrow, Polars, DuckDB and pandas. A stream is read to its end, all its batches are one call. The other
-        arguments are names of its columns. value, key: (large_)binary, (large_)utf8, views of these, fixed-size binary,
-        or a dictionary of one of these; a null is a null, and not both may be. headers: a map<utf8, binary> (or list
-        of structs of two; a null map is no headers), or a list of columns, whose names become the headers'; a
-        header's value may be null. partition: any integers; null: the partitioner chooses. timestamp: timestamp[*],
+        topic: str. data: what offers `__arrow_c_stream__` or `__arrow_c_array__`: tables, record batches and data
+        frames of PyArrow, Polars, DuckDB and pandas. A stream is read to its end, all its batches are one call. The
+        other arguments are names of its columns. value, key: (large_)binary, (large_)utf8, views of these, fixed-size
+        binary, or a dictionary of one of these; a null is a null, and not both may be. headers: a `map<utf8, binary>`
+        (or list of structs of two; a null map is no headers), or a list of columns, whose names become the headers'; a
+        header's value may be null. partition: any integers; null: the partitioner chooses. timestamp: `timestamp[*]`,
         rounded down to milliseconds since 1970-01-01 UTC, or int64 in milliseconds; null: the time of the call.
 
         Serializers are not applied: the columns hold what the records shall hold, and a partitioner of the caller's is

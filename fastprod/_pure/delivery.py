@@ -211,7 +211,7 @@ def _call_back(entry: Registered, outcome: BatchOutcome) -> BaseException | None
     KeyboardInterrupt or the like is returned for those who called on a thread of the user's."""
     if entry.kind == (_ERRBACK if failure_of(outcome, entry.number) is None else _CALLBACK):
         return None
-    error = entry.future.own_failure(outcome, entry.number)
+    error = entry.future._own_failure(outcome, entry.number)
     try:
         result = error if error is not None else metadata_of(outcome, entry.number, entry.future)
         entry.function(*entry.args, result, **entry.kwargs)
@@ -224,7 +224,7 @@ def _call_back(entry: Registered, outcome: BatchOutcome) -> BaseException | None
 
 
 def failure_of(outcome: BatchOutcome, index: int) -> BaseException | None:
-    """The error of a record of a finished batch. Futures hand out copies (`own_failure`)."""
+    """The error of a record of a finished batch. Futures hand out copies (`_own_failure`)."""
     if outcome.record_errors:
         return outcome.record_errors.get(index, outcome.error)
     return outcome.error
@@ -311,7 +311,8 @@ class FutureRecordMetadata:
 
     @staticmethod
     def failed_with(topic: str, partition: int, error: BaseException) -> FutureRecordMetadata:
-        """A future that has already failed with `error`."""
+        """A future that has already failed with `error`. `topic` and `partition` say whose record
+        it was."""
         return FutureRecordMetadata(_detached(None, error), 0, -1, -1, -1, -1)
 
     def _leaf(self) -> tuple[BatchOutcome, int]:
@@ -342,9 +343,9 @@ class FutureRecordMetadata:
     def exception(self) -> BaseException | None:
         """The error once failed, else None; the same object for as long as somebody holds it."""
         outcome, index = self._leaf()
-        return self.own_failure(outcome, index) if outcome.done else None
+        return self._own_failure(outcome, index) if outcome.done else None
 
-    def own_failure(self, outcome: BatchOutcome, index: int) -> BaseException | None:
+    def _own_failure(self, outcome: BatchOutcome, index: int) -> BaseException | None:
         """This future's copy of the error: one that was raised by many would collect the frames
         of them all. What it was given by hand is handed out as it is."""
         if self._error is None:
@@ -364,7 +365,7 @@ class FutureRecordMetadata:
         """Whether the record was acknowledged."""
         outcome, index = self._leaf()
         # Whoever asks has seen the failure.
-        return outcome.done and self.own_failure(outcome, index) is None
+        return outcome.done and self._own_failure(outcome, index) is None
 
     def failed(self) -> bool:
         """Whether the record has failed."""
@@ -380,13 +381,13 @@ class FutureRecordMetadata:
         Raises the record's error, or KafkaTimeoutError when it is not done in time (it is still on
         its way then). It wakes when all callbacks of the record's batch have run.
         """
-        outcome, index = self.wait(timeout, deadline_after(timeout))
-        error = self.own_failure(outcome, index)
+        outcome, index = self._wait(timeout, deadline_after(timeout))
+        error = self._own_failure(outcome, index)
         if error is not None:
             raise error
         return metadata_of(outcome, index, self)
 
-    def wait(self, timeout: float | None, deadline: float | None) -> tuple[BatchOutcome, int]:
+    def _wait(self, timeout: float | None, deadline: float | None) -> tuple[BatchOutcome, int]:
         """Until it is settled, and who decided it then. `timeout` is what an error says when the
         deadline is over."""
         outcome, index = self._leaf()
@@ -483,28 +484,36 @@ class FutureRecordMetadata:
                 inside.discard(me)
         return entry, outcome
 
-    def watch(self, function: Callable[..., object]) -> bool:
+    def _watch(self, function: Callable[..., object]) -> bool:
         """Call `function` once the record is done; False: it is, and nothing will be called."""
         return self._enlist(_BOTH, function, (), {}) is None
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
+    def _sizes(self) -> tuple[int, int, int]:
         """Of the serialized key, value and headers, -1 for none."""
         return self._key_size, self._value_size, self._header_size
 
     def chain(self, future: Any) -> FutureRecordMetadata:
-        """Let `future` end as this one does. Returns this future."""
+        """Let `future`, anything with `success` and `failure`, end as this one does. Returns this
+        future."""
         self.add_callback(future.success)
         self.add_errback(future.failure)
         return self
 
     def success(self, value: Any) -> FutureRecordMetadata:
         """End this future by hand with `value`; whatever becomes of the record no longer touches
-        it."""
+        it.
+
+        Raises IllegalStateError when it is done already. Returns the future.
+        """
         return self._resolve(_detached(value, None))
 
     def failure(self, error: BaseException | type[BaseException]) -> FutureRecordMetadata:
-        """End this future by hand with `error` (an exception or an exception class)."""
+        """End this future by hand with `error` (an exception or an exception class).
+
+        Raises IllegalStateError when it is done already, TypeError for what is no exception.
+        Returns the future.
+        """
         mine = error() if isinstance(error, type) else error
         if not isinstance(mine, BaseException):
             raise failures.not_an_exception(error)

@@ -34,18 +34,18 @@ class Placement:
         return None
 
     def watch(self, record: FutureRecordMetadata, function: Callable[[object], object]) -> bool:
-        return record.watch(function)
+        return record._watch(function)
 
     def wait(self, timeout: float | None) -> None:
         deadline = deadline_after(timeout)
         for future in self._futures:
             if future is not None:
-                future.wait(timeout, deadline)
+                future._wait(timeout, deadline)
 
     def sizes(self, index: int) -> tuple[int, int, int]:
         future = self._futures[index]
         assert future is not None  # it has failed, and so has no metadata
-        return future.sizes
+        return future._sizes
 
     def collect(self) -> tuple[array[int], array[int], array[int], dict[int, BaseException]]:
         count = len(self._futures)

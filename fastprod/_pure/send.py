@@ -98,7 +98,18 @@ class OneByOne:
         partition: int | None = None,
         timestamp_ms: int | None = None,
     ) -> FutureRecordMetadata:
-        """Accept one record and return the future of its outcome; see `KafkaProducer.send`."""
+        """Accept one record for delivery and return its FutureRecordMetadata at once.
+
+        topic: str. value, key: what the serializers take, or bytes, bytearray, memoryview or None
+        without one (not both None; an empty key is a key). headers: a list of (str, bytes) tuples.
+        partition: int, or None to let the partitioner choose. timestamp_ms: int, milliseconds since
+        1970-01-01 UTC, or None for now.
+
+        Raises at once: IllegalStateError when closed; TypeError or ValueError for bad arguments;
+        MessageSizeTooLargeError above max_request_size; KafkaTimeoutError when the topic is unknown
+        or buffer_memory is full for max_block_ms (the record was not accepted). Everything that
+        happens to an accepted record arrives through the future.
+        """
         if self._core.closing:
             self._begin_again()
         if value is None and key is None:

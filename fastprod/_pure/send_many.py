@@ -45,8 +45,21 @@ class ManyAtOnce(OneByOne):
         partition: Any = None,
         timestamp_ms: Any = None,
     ) -> BatchFuture:
-        """Accept one record a value and return the BatchFuture of them all; see
-        `KafkaProducer.send_many`."""
+        """Accept one record a value for delivery and return the BatchFuture of them all at once.
+
+        topic: str. values: a sequence or iterable of what the value serializer takes, or of bytes,
+        bytearray, memoryview or None without one. keys: None, or as many of them. headers: None, a
+        list of (str, bytes) tuples for all, or one such list (or None) a record. partition,
+        timestamp_ms: None, an int for all, or one a record; without a time it is that of the call.
+        Records of a partition are written in the order of the call.
+
+        All is checked before the first record is accepted, so a bad item raises TypeError,
+        ValueError or MessageSizeTooLargeError that name its index, and nothing was sent. Where
+        buffer_memory is full it waits as `send` does, up to max_block_ms for each new batch. If
+        that runs out, or the producer is closed, before the first record was accepted, it raises
+        what `send` raises; after it, the records that were not accepted fail in the BatchFuture and
+        the others go on.
+        """
         given = columns_of(values, keys, headers, partition, timestamp_ms)
         if self._core.closing:
             self._begin_again()

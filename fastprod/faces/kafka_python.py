@@ -154,7 +154,10 @@ class KafkaProducer(_backend.ProducerBase):
             )
 
     def undelivered(self) -> list[UndeliveredRecord]:
-        """Return the records that were accepted but not delivered when `close` ran out of time."""
+        """Return the records that were accepted but not delivered when `close` ran out of time.
+
+        Empty before that, and in a forked child that has sent nothing itself.
+        """
         if self._engine is None or self._engine.succession is not None:
             return []
         return self._engine.undelivered().records()
@@ -195,11 +198,12 @@ class KafkaProducer(_backend.ProducerBase):
     def diagnose(self, timeout_ms: float = 10_000) -> Diagnosis:
         """Try every bootstrap and advertised address step by step and say what fails and why.
 
-        `timeout_ms` is for all of it. Takes sockets of its own and the calling thread, so it works
+        `timeout_ms`, milliseconds, is for all of it. Takes sockets of its own and the calling thread, so it works
         while the cluster is down, and after `close`. `print` it, or look at its fields (see
         `fastprod.diagnosis`). The topics that were sent to must have leaders as well.
 
-        Raises ValueError for a timeout that is not above 0.
+        Raises ValueError for a timeout that is not above 0, and IllegalStateError where the
+        constructor did not get far enough to know the options.
         """
         from fastprod.control import diagnosis  # ssl and all: only who asks pays for it
 
@@ -208,12 +212,15 @@ class KafkaProducer(_backend.ProducerBase):
         return diagnosis.diagnose(self._engine.config, timeout_ms, list(self._engine.plane.routes))
 
     def poll(self, timeout: float = 0) -> int:
-        """Do nothing and return 0: callbacks run by themselves. For users of other clients."""
+        """Do nothing and return 0: callbacks run by themselves. For users of other clients.
+
+        `timeout` (seconds there) is not looked at.
+        """
         return 0
 
     @classmethod
     def max_usable_produce_magic(cls, api_version: tuple[int, ...]) -> int:
-        """Return the newest message format of brokers of that version: 0, 1 or 2.
+        """Return the newest message format of brokers of `api_version`, such as (2, 8): 0, 1 or 2.
 
         We always write 2, which every supported broker takes.
         """
@@ -230,7 +237,7 @@ class KafkaProducer(_backend.ProducerBase):
         raise errors.IllegalStateError(_NO_TRANSACTIONS)
 
     def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any) -> None:
-        """Not supported yet: raises IllegalStateError."""
+        """Not supported yet: raises IllegalStateError, whatever `offsets` and `group_metadata` are."""
         raise errors.IllegalStateError(_NO_TRANSACTIONS)
 
     def commit_transaction(self) -> None:

@@ -43,7 +43,8 @@ class Serializer(ABC):
     def serialize(self, topic: str, headers: Headers, data: Any) -> Any:
         """Return the bytes-like to send for `data`, or None for none.
 
-        `headers` is the record's own list: what is appended to it is sent along.
+        `topic` is where the record goes. `headers` is the record's own list: what is appended to it
+        is sent along.
         """
 
     def close(self) -> None:  # noqa: B027  (to be overridden by those who need it)

@@ -143,6 +143,9 @@ class FaultProxy(Forgotten):
         Args:
             on_its_way: how many bytes of a connection may be under way at once in a direction. With a long delay that
                 is what limits its speed, as a network's own capacity times its delay would.
+
+        Raises:
+            ValueError: a negative delay, or no bytes that may be under way.
         """
         if on_its_way < 1:
             raise ValueError(f"on_its_way={on_its_way!r}: must be above 0")
@@ -150,7 +153,10 @@ class FaultProxy(Forgotten):
         self._set(way, delay_s=seconds, on_its_way=on_its_way)
 
     def slow(self, bytes_per_s: float, way: Way = "both") -> None:
-        """Let each connection carry no more than that many bytes a second in a direction; `math.inf`: any number."""
+        """Let each connection carry no more than that many bytes a second in a direction; `math.inf`: any number.
+
+        ValueError for what is not above 0.
+        """
         if not bytes_per_s > 0:
             raise ValueError(f"bytes_per_s={bytes_per_s!r}: must be above 0")
         self._set(way, bytes_per_s=float(bytes_per_s))

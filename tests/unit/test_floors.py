@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ FLOORS = {
     "fastprod._pure": 2, "fastprod._core": 2, "fastprod._backend": 2,
     "fastprod.protocol": 3,
     "fastprod.control": 4,
+    "fastprod.control.producer": 6,
     "fastprod.faces": 7, "fastprod.testing": 7,
     "fastprod.cli": 8, "fastprod.__main__": 8, "fastprod": 8,
 }
@@ -82,6 +85,40 @@ def test_a_file_imports_only_what_lies_below(module: str) -> None:
     above = {name for name in imported(module) if floor(name) > floor(module)}
     # The package's __init__ hands names out lazily and is imported by everything without harm.
     assert above - {"fastprod"} == set()
+
+
+def test_the_compiled_twin_imports_only_what_lies_below() -> None:
+    """Its fragments are one module."""
+    fragments = [package() / "_core.pyx", *(package() / "_native").glob("*.pxi")]
+    found = [
+        (source, name)
+        for fragment in fragments
+        for source, names in re.findall(r"^\s*from (\S+) import ([\w, ]+)", fragment.read_text(), re.MULTILINE)
+        for name in re.findall(r"\w+", names)
+        if source.partition(".")[0] == "fastprod"
+    ]
+    asked = {f"{source}.{name}" if f"{source}.{name}" in FILES else source for source, name in found}
+    assert {"fastprod.failures", "fastprod.types"} <= asked
+    assert {name for name in asked if floor(name) > floor("fastprod._core")} == set()
+    text = "".join(fragment.read_text() for fragment in fragments)
+    assert text.count("import fastprod") == 0, "which this test does not read"
+
+
+def test_design_tells_these_floors() -> None:
+    table = (package() / "DESIGN.md").read_text().partition("| Floor | Files | Holds |")[2].partition("\n\n")[0]
+    told = {
+        file: int(number)
+        for number, files in re.findall(r"^\| (\d) \| ([^|]+) \|", table, re.MULTILINE)
+        for file in re.findall(r"`([\w/.*]+)`", files)
+    }
+
+    def floors_told(place: str) -> set[int]:
+        matching = [name for name in told if fnmatch(place, f"{name}*" if name.endswith("/") else name)]
+        longest = max(map(len, matching), default=0)
+        return {told[name] for name in matching if len(name) == longest}
+
+    places = {module: FILES[module].relative_to(package()).as_posix() for module in FILES}
+    assert {module: floors_told(place) for module, place in places.items()} == {each: {floor(each)} for each in FILES}
 
 
 def test_no_imports_in_a_circle() -> None:

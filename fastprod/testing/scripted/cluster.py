@@ -73,6 +73,9 @@ class Cluster:
         Args:
             max_message_bytes: largest batch that it takes, bytes.
             compacted: whether records need a key.
+
+        Raises:
+            ValueError: there is one of that name.
         """
         with self.lock:
             if name in self._topics:
@@ -81,7 +84,7 @@ class Cluster:
             self._grow(self._topics[name], partitions)
 
     def add_partitions(self, name: str, total: int) -> None:
-        """Give a topic more partitions, so that it has `total`."""
+        """Give a topic more partitions, so that it has `total`. ValueError if it has more already."""
         with self.lock:
             topic = self._topic(name)
             if total < len(topic.partitions):
@@ -108,7 +111,8 @@ class Cluster:
             self._topic(name).largest = max_message_bytes
 
     def move_leader(self, topic: str, partition: int, node: int) -> None:
-        """Make another node the leader, in the next leader epoch; -1 leaves the partition without one."""
+        """Make another node the leader, in the next leader epoch; -1 leaves the partition without one. ValueError for
+        a node that there is not."""
         with self.lock:
             found = self.partition(topic, partition)
             if node != NO_LEADER and node not in self._node_ids:
@@ -187,7 +191,7 @@ class Cluster:
             return self._invalid(topic, batch) or partition.log.take(batch, self._release.without_state)
 
     def partition(self, topic: str, partition: int) -> Partition:
-        """Return the partition itself; hold `lock` while using it."""
+        """Return the partition itself; hold `lock` while using it. ValueError if there is none of that number."""
         partitions = self._topic(topic).partitions
         if not 0 <= partition < len(partitions):
             raise ValueError(f"partition={partition!r}: {topic!r} has {len(partitions)}")
