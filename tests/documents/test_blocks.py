@@ -175,7 +175,7 @@ class TestWhatIsNotRun:
     def test_extras_it_names_are_those_of_the_package(self) -> None:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-        named = {name for names in re.findall(r"'\.\[([\w,]+)\]'", text) for name in names.split(",")}
+        named = {name for names in re.findall(r"'(?:\.|fastprod)\[([\w,]+)\]'", text) for name in names.split(",")}
         assert named
         assert named <= set(project["optional-dependencies"])
 
