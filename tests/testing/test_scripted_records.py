@@ -164,12 +164,6 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding=
 (SECTION,) = re.findall(r"<!-- scripted:begin -->\n(.*?)<!-- scripted:end -->", README, re.DOTALL)
 
 
-def test_the_example_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
-    assert capsys.readouterr().out == "1 2\n"
-
-
 def test_names_in_the_readme_exist(broker: ScriptedBroker) -> None:
     table = SECTION.partition("| | |")[2]
     named = re.findall(r"`\.?([a-z_]+)[(=` ]", table)

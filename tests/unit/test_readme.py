@@ -87,38 +87,6 @@ def test_commands_it_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(option in helped for option in re.findall(r"--\w+", text))
 
 
-@pytest.mark.native_only
-def test_its_program_with_a_broker_runs(
-    capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
-) -> None:
-    record_property("real_broker", "yes")
-    (program,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "KafkaBroker()" in block]
-    exec(compile(program, "README.md", "exec"), {})
-    assert re.fullmatch(r"\[.*orders-0.*\.log.*\]\n", capsys.readouterr().out)
-
-
-@pytest.mark.native_only
-def test_its_program_with_a_cluster_runs(record_property: Callable[[str, object], None]) -> None:
-    record_property("real_broker", "yes")
-    (program,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "proxied=True" in block]
-    exec(compile(program, "README.md", "exec"), {"KafkaBroker": KafkaBroker, "KafkaProducer": fastprod.KafkaProducer})
-
-
-def test_its_program_with_columns_runs(kafka_broker: KafkaBroker, capsys: pytest.CaptureFixture[str]) -> None:
-    (program,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "send_many(" in block]
-    kafka_broker.create_topic("many-orders", 1)
-    program = program.replace("localhost:9092", kafka_broker.bootstrap_servers).replace('"orders"', '"many-orders"')
-    exec(compile(program, "README.md", "exec"), {})
-    assert capsys.readouterr().out == "array('i', [0, 0]) array('q', [0, 1])\n"
-
-
-def test_its_program_with_a_data_frame_runs(kafka_broker: KafkaBroker, capsys: pytest.CaptureFixture[str]) -> None:
-    (program,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "send_arrow(" in block]
-    kafka_broker.create_topic("orders", 1)
-    exec(compile(program.replace("localhost:9092", kafka_broker.bootstrap_servers), "README.md", "exec"), {})
-    assert capsys.readouterr().out == "array('q', [0, 1, 2])\n"
-
-
 def test_the_methods_of_a_proxy_it_names_exist() -> None:
     table = README.partition("| Method of a proxy |")[2].partition("\n\n")[0]
     first_cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
