@@ -235,7 +235,7 @@ def other_half(away: Path, totals: dict[str, str]) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--no-lint", action="store_true", help="leave out lint and types")
+    parser.add_argument("--no-lint", action="store_true", help="leave out lint, types and documents")
     parser.add_argument("--only", choices=["lint", "types", "docs"], help="nothing but that")
     parser.add_argument("--beside", action="store_true", help="only what is run at the same time as the pure suite")
     parser.add_argument("--kafka", metavar="VERSION", help="let kafka_broker be three nodes of that release")
@@ -258,6 +258,7 @@ def main() -> None:
             if not arguments.no_lint:
                 lint()
                 types()
+                docs()
             if arguments.tests:
                 suite("pure", away, pure, totals, FASTPROD_BACKEND="pure")
                 suite("native", away, native, totals, FASTPROD_BACKEND="native")

@@ -17,7 +17,9 @@ class CommandError(Exception):
 def say(command: str | None, text: str) -> None:
     """Write a line to standard error, behind the name of the command."""
     name = "fastprod" if command is None else f"fastprod {command}"
-    print(f"{name}: {text}", file=sys.stderr, flush=True)
+    # At once, the end of the line too: other threads write there as well.
+    sys.stderr.write(f"{name}: {text}\n")
+    sys.stderr.flush()
 
 
 def show_log(command: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from shell import PROGRAM, run, without
 
 import fastprod
 from fastprod.cli import main, options
-from fastprod.cli.failure import CommandError
+from fastprod.cli.failure import CommandError, say
 
 COMMANDS = ("demo", "broker", "produce", "perf")
 PERF = ("perf", "-b", "localhost", "-t", "x", "--num-records", "1")
@@ -202,6 +203,20 @@ def test_a_properties_file(tmp_path: Path) -> None:
     path = tmp_path / "producer.properties"
     path.write_text("# ours\n! theirs\n\nbootstrap.servers = a:1,b:2\r\nlinger_ms=5\nclient.id=a # b\n")
     assert options.from_file(path) == {"bootstrap_servers": "a:1,b:2", "linger_ms": 5, "client_id": "a # b"}
+
+
+def test_a_line_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The producer's warnings come from other threads than the command's lines: one would end up inside another."""
+    pieces: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            pieces.append(text)
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    say("produce", "a line")
+    assert pieces == ["fastprod produce: a line\n"]
 
 
 def test_a_toml_file(tmp_path: Path) -> None:
