@@ -102,12 +102,19 @@ def stderr_to(path: Path) -> Iterator[None]:
 
 
 class BuildCore(build_ext):
+    symbols = bool(DEBUG or SANITIZE)
+
+    def run(self) -> None:
+        # setuptools builds elsewhere in any case, and takes `inplace` back while it does.
+        self.symbols = bool(self.symbols or self.inplace or self.editable_mode)
+        super().run()
+
     def build_extensions(self) -> None:
         obstacle = self.obstacle()
         if obstacle is None:
             for codec in CODECS:
                 self.link(codec)
-            compiling, linking = symbol_flags(bool(self.inplace or self.editable_mode or DEBUG or SANITIZE))
+            compiling, linking = symbol_flags(self.symbols)
             core.extra_compile_args += compiling
             core.extra_link_args += linking
             super().build_extensions()

@@ -2,8 +2,9 @@
 
     python .ci/import_time.py [ROUNDS]
 
-The programs take turns, and the medians are shown. The exit status is 1 where one costs more than 50 ms. Run it where
-fastprod is installed as users have it: what an editable install adds to the start of the interpreter would be missed.
+The programs take turns, and the medians are shown. The exit status is 1 where `import fastprod` costs more than 50 ms.
+Run it where fastprod is installed as users have it: an editable install makes the bare interpreter start more slowly.
+What the standard library's modules cost that every producer needs is shown as well.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import tempfile
 LIMIT_MS = 50
 ROUNDS = 41
 BARE = "pass"
-PROGRAMS = ("import fastprod", "from fastprod import KafkaProducer")
+PACKAGE = "import fastprod"
+PROGRAMS = (
+    PACKAGE, "from fastprod import KafkaProducer", "import logging, selectors, socket, struct, threading, typing, zlib",
+)
 
 
 def cpu_ms(program: str, folder: str) -> float:
@@ -42,7 +46,7 @@ def main() -> int:
     print(f"bare interpreter: {medians[BARE]:.1f} ms")
     for program in PROGRAMS:
         print(f"{program}: {medians[program] - medians[BARE]:.1f} ms more")
-    return any(medians[program] - medians[BARE] > LIMIT_MS for program in PROGRAMS)
+    return medians[PACKAGE] - medians[BARE] > LIMIT_MS
 
 
 if __name__ == "__main__":

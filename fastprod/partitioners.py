@@ -19,7 +19,6 @@ name. Instances of kafka-python's own classes run as they are.
 from __future__ import annotations
 
 import itertools
-import random
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -119,6 +118,8 @@ class DefaultPartitioner(Partitioner):
     ) -> int:
         """Return the partition for a record; ValueError for a topic the cluster does not know."""
         if serialized_key is None:
+            import random  # slow to import, and seldom needed
+
             return random.choice(_candidates(topic, cluster))
         # Not at the top: the data plane lies above this file, and only a subclass needs it here.
         from fastprod._backend import partition_for_key

@@ -3,7 +3,7 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 
-from fastprod import arrow_failures, arrow_types
+arrow_failures = arrow_types = None   # imported with the first table, since most programs never have one
 
 cdef struct ArrowSchema
 cdef struct ArrowArray
@@ -75,6 +75,9 @@ cdef class ArrowTable:
 
     cdef int open(self, data) except -1:
         """Take the schema, and what comes with it."""
+        global arrow_failures, arrow_types
+        if arrow_types is None:
+            from fastprod import arrow_failures, arrow_types
         if hasattr(data, "__arrow_c_stream__"):
             self.open_stream(data.__arrow_c_stream__())
         elif hasattr(data, "__arrow_c_array__"):

@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from fastprod import _backend, config, errors, failures, partitioners, serializers, waiting
-from fastprod.stats import ProducerStats
 from fastprod.types import UndeliveredRecord
 
 if TYPE_CHECKING:
     from fastprod.control.producer import Engine
     from fastprod.diagnosis import Diagnosis
+    from fastprod.stats import ProducerStats
 
 log = logging.getLogger(__name__)
 # What a program that has not set logging up does not want to see on its standard error.

@@ -15,7 +15,6 @@ serializer raises always comes out of `send` as it is. A serializer is called wi
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
@@ -88,7 +87,19 @@ class JsonSerializer(DefaultSerializer):
         """Return bytes; TypeError or ValueError for what JSON cannot hold."""
         if data is None:
             return None
-        return json.dumps(data).encode(self.encoding)
+        return _dumps(data).encode(self.encoding)
+
+
+def _first_dumps(data: Any) -> str:
+    """Import json, which takes its time, when the first serializer needs it, and leave it in our place."""
+    global _dumps
+    import json
+
+    _dumps = json.dumps
+    return _dumps(data)
+
+
+_dumps: Callable[[Any], str] = _first_dumps
 
 
 def function_of(name: str, serializer: object) -> Serialize | None:

@@ -16,14 +16,15 @@ import fastprod
 HOME = Path(fastprod.__file__).parent.parent
 # What the face and the planes need at once, whatever these bring along on this version of Python.
 NEEDED = (
-    "__future__, array, copy, importlib, json, logging, operator, random, selectors, socket, struct, threading, "
-    "typing, zlib"
+    "__future__, array, copy, importlib, logging, operator, selectors, socket, struct, threading, typing, weakref, zlib"
 )
 # Each of them costs a millisecond or more, and is needed later, or never.
 LATER = {
-    "ast", "asyncio", "cramjam", "dataclasses", "difflib", "importlib.metadata", "inspect", "ipaddress", "kafka", "lz4",
-    "pathlib", "ssl", "subprocess", "tempfile", "urllib.parse", "zstandard",
+    "ast", "asyncio", "cramjam", "dataclasses", "difflib", "importlib.metadata", "inspect", "ipaddress", "json",
+    "kafka", "lz4", "pathlib", "ssl", "subprocess", "tempfile", "urllib.parse", "zstandard",
 }
+if fastprod.backend == "native":
+    LATER |= {"fastprod.arrow_types", "random"}   # what the Python twin is made of
 
 
 def loaded_by(statement: str) -> set[str]:

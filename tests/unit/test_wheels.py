@@ -200,3 +200,31 @@ class TestFaults:
     def test_name(self, tmp_path: Path, check_wheel: ModuleType, good: bytes, tag: str, published: bool) -> None:
         found = list(check_wheel.faults(wheel(tmp_path, check_wheel, good, {}, tag), published=True))
         assert (f"{tag} is no tag that is published" not in found) == published
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its compiler keeps symbols in a file of their own")
+@pytest.mark.parametrize(("command", "symbols"), [
+    (["build_ext", "--inplace"], True), (["build_ext", "--build-lib", "lib"], False),
+], ids=["in place", "for a wheel"])
+def test_debug_symbols_stay_where_they_are_built(tmp_path: Path, command: list[str], symbols: bool) -> None:
+    """With a compiler that writes down what it is told, and an extension of nothing."""
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "fastprod" / "_native", tmp_path / "fastprod" / "_native")
+    shutil.copy(ROOT / "fastprod" / "_version.py", tmp_path / "fastprod")
+    for name in ("__init__.py", "_core.pyx"):
+        (tmp_path / "fastprod" / name).touch()
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        '#!/bin/sh\necho "$@" >> told\nwhile [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done\n',
+        encoding="ascii",
+    )
+    compiler.chmod(0o755)
+    tools = dict.fromkeys(("CC", "CXX", "LDSHARED", "LDCXXSHARED"), str(compiler))
+    subprocess.run([sys.executable, "setup.py", "-q", *command], cwd=tmp_path, env={**os.environ, **tools}, check=True)
+    compiling, linking = [
+        line.split() for line in (tmp_path / "told").read_text().splitlines() if "_core" in line
+    ]
+    assert ("-g0" in compiling) != symbols
+    assert [flag for flag in compiling if flag.startswith("-g")][-1] == ("-g" if symbols else "-g0")
+    assert bool({"-s", "-Wl,-S"} & set(linking)) != symbols
