@@ -7,8 +7,8 @@ things go on side by side, since the tests wait most of their time:
 - the benchmarks once each, the codecs with `cramjam` alone, the tests without kafka-python, and the suite on the pure
   twin;
 - what compiles: the codecs with liblz4 and libzstd linked (on a build of its own, for which their sources come from
-  `pip`), the stress tests and hostile answers under sanitizers (on builds of their own), and the instruction budgets
-  where valgrind is installed.
+  `pip`), the generated code for musl, macOS and Windows, the stress tests and hostile answers under sanitizers (on
+  builds of their own), and the instruction budgets where valgrind is installed.
 
 What the native run said is shown last, so that its summary line ends the output. What concerns one twin only, or
 neither, is run with one of them.
@@ -141,6 +141,14 @@ def linked(away: Path, libraries: dict[str, str], totals: dict[str, str]) -> Non
     suite("linked codecs", away, LINKED, totals, PYTHONPATH=str(home), FASTPROD_BACKEND="native")
 
 
+def elsewhere(away: Path, libraries: dict[str, str], totals: dict[str, str]) -> None:
+    """Compile for the platforms that are not here what `linked` has had Cython make."""
+    source = away / "linked" / "site-packages" / "fastprod" / "_core.cpp"
+    command = [PYTHON, str(ROOT / ".ci" / "platforms.py"), "--source", str(source)]
+    status = run("other platforms", [*command, "--codecs", libraries["FASTPROD_CODEC_LIBS"]], ROOT)
+    totals["other platforms"] = f"{FAILED} with exit status {status}" if status else "compiled"
+
+
 def sanitized(what: str, arguments: list[str], totals: dict[str, str], **variables: str) -> None:
     """Run tests under sanitizers, and note whether all was well."""
     status = run(what, [*SANITIZE, *arguments], ROOT, **variables)
@@ -160,6 +168,7 @@ def beside(away: Path, totals: dict[str, str]) -> None:
         os.nice(10)   # what runs at the same time looks at the clock
     libraries = codec_libraries(away)
     linked(away, libraries, totals)
+    elsewhere(away, libraries, totals)
     sanitized("address and undefined", SANITIZED, totals, **libraries)
     sanitized("thread", ["--only", "thread", SANITIZED[0], SANITIZED[2]], totals, **libraries)
     budgets(totals)
