@@ -62,7 +62,7 @@ def struck_everywhere(
         sure.add(b"behind " + value)
         if strike.place is None:
             break
-    assert number > 10
+    assert number > 4   # CPython 3.14 shows a third of the places that 3.11 does
     assert sure <= {value for sent in rig.broker.sent for value in sent.values}
 
 
