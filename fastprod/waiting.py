@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastprod import failures
+
+if TYPE_CHECKING or sys.version_info < (3, 14):
+    Lock = threading.Lock
+    RLock = threading.RLock
+else:
+
+    class RLock(type(threading.RLock())):
+        """For `with`: a lock that is given back whenever a signal's handler raises.
+
+        From CPython 3.14 on `with` enters by an ordinary call, behind which a handler may run: the lock is taken by
+        then, and what is to give it back not yet in force. Behind this call, which is Python, none runs.
+        """
+
+        __slots__ = ()
+
+        def __enter__(self):
+            try:
+                return self.acquire()
+            except BaseException:
+                # A nested one has it for sure, so what is taken back is what was just taken.
+                if self._is_owned():
+                    self.release()
+                raise
+
+    Lock = RLock   # only those that can be entered again tell whose they are
 
 
 def seconds_of(timeout: Any) -> float:

@@ -16,6 +16,7 @@ from fastprod._pure.counters import TOPIC, Counters
 from fastprod._pure.delivery import BatchOutcome
 from fastprod._pure.partition import Partition
 from fastprod._pure.record_batch import Record, place_record
+from fastprod.waiting import RLock
 
 
 class StickySlot:
@@ -67,7 +68,7 @@ class TopicRoute:
         self.quantum = first_quantum(core)
         self._used = True
         self._rotation: list[Partition] = []
-        self._rotation_lock = threading.RLock()
+        self._rotation_lock = RLock()
         self._counter = itertools.count(random.getrandbits(31))
 
     @property

@@ -30,7 +30,7 @@ from fastprod._pure.pool import BufferPool
 from fastprod._pure.produce import PartitionAnswer
 from fastprod._pure.unread import Unread
 from fastprod._pure.wakeup import Wakeup
-from fastprod.waiting import Gate
+from fastprod.waiting import Gate, RLock
 
 if TYPE_CHECKING:
     from fastprod._pure.accumulator import TopicRoute
@@ -45,7 +45,7 @@ class Core:
     def __init__(self, options: PlaneOptions, event_fd: int) -> None:
         self.options = options
         self.host = Host()
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.late: deque[Callable[[], None]] = deque()
         self.wake_read, self._wake_write = socket.socketpair()
         self.wake_read.setblocking(False)
@@ -74,7 +74,7 @@ class Core:
         self.events: deque[Event] = deque()
         self.due: deque[tuple[BatchOutcome, int]] = deque()
         # Batches not ended, oldest first, and outcomes not settled: ended with callbacks to run.
-        self.registry = threading.RLock()
+        self.registry = RLock()
         self.pending: OrderedDict[Batch, None] = OrderedDict()
         self.unsettled: dict[BatchOutcome, None] = {}
         self.settling = Gate()  # opened when the next one is settled

@@ -20,7 +20,7 @@ from fastprod import errors, failures
 from fastprod._pure import layout
 from fastprod._pure.unread import Unread, UnreadFailures
 from fastprod.types import RecordMetadata, TopicPartition
-from fastprod.waiting import Gate, seconds_of
+from fastprod.waiting import Gate, RLock, seconds_of
 
 log: Final = logging.getLogger("fastprod")
 
@@ -124,7 +124,7 @@ class BatchOutcome:
     def __init__(self, host: Host, topic_partition: TopicPartition | None) -> None:
         self.host = host
         self.topic_partition = topic_partition
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.done = False
         self.settled = False
         self.error: BaseException | None = None

@@ -8,7 +8,6 @@ batch may leave, what an answer proves, and when only a new epoch helps.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 
 from fastprod._pure import layout
@@ -16,6 +15,7 @@ from fastprod._pure.batch import Batch, Ordinal
 from fastprod._pure.pool import BufferPool
 from fastprod._pure.record_batch import Record, place_record
 from fastprod.types import TopicPartition
+from fastprod.waiting import Lock
 
 Identity = tuple[int, int]
 NO_IDENTITY: Identity = (-1, -1)
@@ -60,7 +60,7 @@ class Partition:
         self.topic = topic
         self.index = index
         self.topic_partition = TopicPartition(topic, index)
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self.queue: deque[Batch] = deque()
         self.leader = -1
         self.vanished = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Protocol
 from fastprod import failures
 from fastprod._pure import layout
 from fastprod._pure.delivery import Host
-from fastprod.waiting import Gate
+from fastprod.waiting import Gate, RLock
 
 
 class Holder(Protocol):
@@ -56,7 +55,7 @@ class BufferPool:
         self._host = host
         host.pool = self
         self._on_pressure = on_pressure
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self._line: deque[_Waiter] = deque()
 
     @property

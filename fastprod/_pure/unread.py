@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-import threading
+
+from fastprod.waiting import RLock
 
 
 class UnreadFailures:
@@ -13,7 +14,7 @@ class UnreadFailures:
 
     def __init__(self) -> None:
         # Entered again where a destructor runs inside it.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._count = 0
         self._dropped: collections.deque[tuple[int, BaseException]] = collections.deque()
 

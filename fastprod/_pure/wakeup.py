@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
+
+from fastprod.waiting import RLock
 
 
 class Wakeup:
@@ -15,7 +16,7 @@ class Wakeup:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self.lock = threading.RLock()  # a handler in the middle of it may send
+        self.lock = RLock()  # a handler in the middle of it may send
         self._sent = False
 
     def send(self) -> None:

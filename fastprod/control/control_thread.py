@@ -15,6 +15,7 @@ from typing import Any, Final
 from fastprod.control.journal import Journal
 from fastprod.control.loop import Loop
 from fastprod.control.seam import Plane
+from fastprod.waiting import RLock
 
 _LONGEST_WAIT_S: Final = 1.0
 # After an internal error the next pass waits this long, so that one that repeats cannot spin.
@@ -49,7 +50,7 @@ class ControlThread:
         self._on_end = on_end
         # Held while events are decided on: whoever gives up all batches must not do so between an
         # event and its verdict. Entered again where a destructor runs inside.
-        self.deciding = threading.RLock()
+        self.deciding = RLock()
         self._stopping = False
         self._ended = False
         self._passing = False

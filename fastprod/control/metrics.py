@@ -8,12 +8,12 @@ taken over what the counters grew since the oldest kept window began.
 from __future__ import annotations
 
 import collections
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from fastprod.control.loop import Loop
 from fastprod.control.metric_table import NODE, PRODUCER, TOPIC, Kind, Row
+from fastprod.waiting import Lock
 
 _NOTHING: Final = float("-inf")
 # Kafka counts a rate over at least this much, or the first instant would give absurd ones.
@@ -83,7 +83,7 @@ class Metrics:
         self._samples = max(1, samples)
         self._window_s = window_ms / 1000
         self._now = now
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._totals: dict[str, dict[str, float]] = {}
         self._windows = collections.deque([_Window(now(), {}, {})])
 

@@ -26,6 +26,7 @@ from fastprod.control.undelivered import Undelivered
 from fastprod.control.view import ClusterView
 from fastprod.protocol.versions import release_of
 from fastprod.stats import ProducerStats
+from fastprod.waiting import Lock
 
 _REQUEST_TIMED_OUT: Final = 7
 # What close() and the exit hook allow beyond their timeout, for callbacks of what was aborted.
@@ -112,7 +113,7 @@ class Engine:
     def inherited(self) -> None:
         """This process is a forked child: everything of this engine goes on in the parent, and its
         threads, its locks and the ends of its connections are there. Takes no lock."""
-        self.succession = threading.Lock()
+        self.succession = Lock()
         self._closing = self._closed = True
         atexit.unregister(self._at_exit)
         self._thread.inherited()

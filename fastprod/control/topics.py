@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,7 +12,7 @@ from fastprod.control.channel import Channel
 from fastprod.control.loop import Loop
 from fastprod.control.metadata import Metadata, TopicTrouble
 from fastprod.control.seam import Plane
-from fastprod.waiting import Gate
+from fastprod.waiting import Gate, Lock
 
 # Every wait of a user thread ends this often, so that Ctrl-C and other signals are served.
 SIGNAL_SLICE_S: Final = 0.05
@@ -57,7 +56,7 @@ class Topics:
         self._pump = pump
         self._ended = ended
         self._retry_backoff_s = retry_backoff_s
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._news = Gate()
 
     def changed(self) -> None:

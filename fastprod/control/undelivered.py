@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 
 from fastprod import _backend, compression
 from fastprod.control import refusals
 from fastprod.control.seam import AbortedBatch
 from fastprod.types import UndeliveredRecord
+from fastprod.waiting import RLock
 
 
 class Undelivered:
@@ -19,7 +19,7 @@ class Undelivered:
         self._largest_body = largest_body
         self._batches: list[tuple[AbortedBatch, Callable[[], Exception]]] = []
         self._records: list[UndeliveredRecord] = []
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def add(self, batches: list[AbortedBatch], error: Callable[[], Exception]) -> None:
         """Keep what `plane.abort` gave back; `error()`: what their futures failed with."""

