@@ -102,7 +102,7 @@ def types() -> None:
 
 def docs() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        check("documents", [PYTHON, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder])
+        check("documents", [PYTHON, "-m", "mkdocs", "build", "--strict", "--site-dir", folder])
 
 
 def allowed_skips() -> set[str]:
