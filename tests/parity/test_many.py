@@ -292,6 +292,19 @@ def test_lists_that_a_finalizer_changes(twin: Any) -> None:
         gc.unfreeze()
 
 
+@pytest.mark.parametrize("twin", TWINS)
+def test_headers_that_are_changed_while_they_are_encoded(twin: Any) -> None:
+    class Changing(tuple[str, bytes]):
+        def __iter__(self) -> Any:
+            headers.append(("later", b"2"))
+            return super().__iter__()
+
+    headers: list[Any] = [Changing(("h", b"1"))]
+    rig = ManyRig(twin)
+    rig.producer.send_many("t", [b"v"], headers=[headers], partition=0)
+    assert sent(rig) == [(None, b"v", [("h", b"1")])]
+
+
 @pytest.mark.parametrize("serialize", [str.upper, lambda t, h, d: b"x" + (d or b""), lambda t, h, d: h.append(
     ("added", b"1")) or d, lambda t, h, d: 1 / 0, lambda t, h, d: "text", lambda t, h, d: 1 / (d != b"w") and d])
 @pytest.mark.parametrize("headers", [None, [("h", b"x")], [None, [("h", b"x")]]])
