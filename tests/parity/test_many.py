@@ -6,7 +6,9 @@ No connection is ever made here, as in test_send.py.
 from __future__ import annotations
 
 import gc
+import mmap
 import random
+import sys
 import threading
 import time
 import zlib
@@ -303,6 +305,20 @@ def test_headers_that_are_changed_while_they_are_encoded(twin: Any) -> None:
     rig = ManyRig(twin)
     rig.producer.send_many("t", [b"v"], headers=[headers], partition=0)
     assert sent(rig) == [(None, b"v", [("h", b"1")])]
+
+
+@pytest.mark.skipif(sys.platform == "win32" or sys.maxsize < 2**32, reason="there a mapping takes what it spans")
+def test_a_view_with_fewer_items_than_bytes() -> None:
+    """What counts is bytes: more than a record can hold, in fewer items."""
+    wide = memoryview(mmap.mmap(-1, 2**31 + 8)).cast("Q")
+    said = []
+    for twin in TWINS:
+        rig = ManyRig(twin, max_request_size=2**31 - 1, buffer_memory=2**32)
+        said += [rig.many(("t", [b"v", wide], [b"k", b"k"]), {}), rig.many(("t", [b"v", b"v"], [b"k", wide]), {}),
+                 rig.attempt(("t", wide), {})]
+        assert rig.end() == []
+    assert said[:3] == said[3:]
+    assert [each[0].__name__ for each in said] == ["MessageSizeTooLargeError"] * 6
 
 
 @pytest.mark.parametrize("serialize", [str.upper, lambda t, h, d: b"x" + (d or b""), lambda t, h, d: h.append(
