@@ -117,4 +117,8 @@ def _headers(given: Any, count: int) -> tuple[list[Any], list[Any] | None]:
         if not isinstance(given, list):
             raise failures.headers_not_a_list(given)
         return column, None
-    return [], [[] if each is None else each for each in _even("headers", column, count)]
+    return [], [_own(each) for each in _even("headers", column, count)]
+
+
+def _own(headers: Any) -> Any:
+    return [] if headers is None else list(headers) if isinstance(headers, list) else headers

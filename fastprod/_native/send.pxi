@@ -41,8 +41,9 @@ cdef inline int check_bytes(str what, data) except -1:
         return 0
     if type(data) is not bytes and type(data) is not bytearray and type(data) is not memoryview:
         raise failures.not_bytes(what, data)
-    if len(data) > INT32_MAX:
-        raise failures.too_long(what, len(data))
+    size = data.nbytes if type(data) is memoryview else len(data)
+    if size > INT32_MAX:
+        raise failures.too_long(what, size)
     return 0
 
 

@@ -20,6 +20,8 @@ cdef extern from *:
     }
     """
     object PyBytes_FromObject(object thing)
+    int PyGC_Disable() noexcept
+    int PyGC_Enable() noexcept
     const unsigned char** fp_list_items(list items) noexcept
     const int32_t FP_NEITHER
     int32_t fp_bytes_size(const unsigned char* item) noexcept
@@ -59,11 +61,20 @@ cdef class ListCall(Call):
 
     cdef int keep(self) except -1:
         if self.lent:
-            self.lent = False
+            self.copy_lists()
+            self.point_at_lists()
+        return 0
+
+    cdef int copy_lists(self) except -1:
+        cdef bint collects = PyGC_Disable()   # a new list may start it, and finalizers change the ones that are copied
+        self.lent = False
+        try:
             self.values = list(self.values)
             if self.keys is not None:
                 self.keys = list(self.keys)
-            self.point_at_lists()
+        finally:
+            if collects:
+                PyGC_Enable()
         return 0
 
     cdef void point_at_lists(self) noexcept:
@@ -88,8 +99,9 @@ cdef object send_many(ProducerBase self, topic, columns, bint lent):
 
 cdef bint can_lend(ProducerBase self, values, keys):
     """Whether these lists need not be copied, since nobody else runs while they are read: they are looked at twice, and
-    copying costs as much as that. Most calls end without letting the interpreter go."""
-    return (GIL and type(values) is list and (keys is None or type(keys) is list) and self.mode != C_CUSTOM
+    copying costs as much as that. Most calls end without letting the interpreter go; zlib's CRC of a long key does."""
+    return (GIL and type(values) is list and (keys is None or (type(keys) is list and len(keys) == len(values)))
+            and self.mode != C_CUSTOM and self.mode != C_CRC32
             and self.key_serializer is None and self.value_serializer is None)
 
 
@@ -126,7 +138,7 @@ cdef Call checked_call(ProducerBase self, topic, columns, bint lent):
     call.lent = lent
     call.inside = FP_BYTES_INSIDE
     if not all_bytes(call):
-        call.keep()
+        call.copy_lists()   # those that were given are the caller's, or shown to a partitioner
         take_all_bytes("value", call.values)
         if call.keys is not None:
             take_all_bytes("key", call.keys)
@@ -156,7 +168,7 @@ cdef int check_all_headers(columns) except -1:
 cdef bint all_bytes(ListCall call) except -1:
     """Note how long values and keys are; False: some are neither bytes nor None."""
     cdef Placement placement = call.placement
-    if call.keys is not None and len(call.keys) != len(call.values):   # lent ones
+    if call.keys is not None and len(call.keys) != len(call.values):   # lent ones that a finalizer has changed
         raise failures.uneven_column("keys", len(call.keys), len(call.values))
     return (bytes_sizes(call.values, placement.value_sizes)
             and (call.keys is None or bytes_sizes(call.keys, placement.key_sizes)))
@@ -425,6 +437,8 @@ cdef int place_all(ProducerBase self, TopicRoute route, Call call) except -1:
                 with nogil:
                     pass   # other threads want to run, too
                 PyErr_CheckSignals()
+                if route.plane.core.forked.load(memory_order_relaxed):   # by a signal's handler
+                    raise failures.closed()
     except (errors.KafkaError, ValueError, TypeError) as error:
         if call.placement.runs.empty():
             raise

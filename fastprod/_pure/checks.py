@@ -32,10 +32,10 @@ def size_of(what: str, data: BytesLike | None) -> int:
         return -1
     if type(data) not in (bytes, bytearray, memoryview):
         raise failures.not_bytes(what, data)
-    size = len(data)
-    if size > _MAX_FIELD:
-        raise failures.too_long(what, size)
-    return size
+    length = data.nbytes if type(data) is memoryview else len(data)
+    if length > _MAX_FIELD:
+        raise failures.too_long(what, length)
+    return len(data)
 
 
 def timestamp_of(timestamp_ms: Any) -> int:

@@ -47,12 +47,12 @@ class Plant(NamedTuple):
 
 
 PLANTS = [
-    Plant("overflow", "memory", "accumulator.pxi", "memory = malloc(size)", "memory = malloc(size // 2)",
+    Plant("overflow", "memory", "pool.pxi", "memory = malloc(size)", "memory = malloc(size // 2)",
           "heap-buffer-overflow"),
     Plant("undefined", "memory", "murmur2.pxi", "k *= m\n        k ^= k >> 24",
           "k = <uint32_t>(<int32_t>k * <int32_t>m)\n        k ^= k >> 24", "signed integer overflow"),
-    Plant("leak", "memory", "outbox.pxi", "        end_batch(batch, SUCCEEDED)\n    release(batch)\n",
-          "        end_batch(batch, SUCCEEDED)\n", "something is left"),
+    Plant("leak", "memory", "outbox.pxi",
+          "    for i in range(batches.size()):\n        release(batches[i].batch)\n", "", "something is left"),
     Plant("race", "thread", "outbox.pxi",
           "    core.gate.lock()\n    outbox.totals.responses += 1\n    outbox.totals.latency_buckets",
           "    outbox.totals.responses += 1\n    core.gate.lock()\n    outbox.totals.latency_buckets", "data race"),

@@ -5,16 +5,20 @@ No connection is ever made here, as in test_send.py.
 
 from __future__ import annotations
 
+import gc
+import mmap
 import random
+import sys
 import threading
 import time
+import zlib
 from typing import Any
 
 import fastprod._core as native
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_send import ANY, BLOB, HEADERS, PAYLOAD, SIX, TWINS, Rig
+from test_send import ANY, BLOB, HEADERS, PAYLOAD, SIX, TWINS, Engine, Rig
 
 pytestmark = pytest.mark.native_only
 
@@ -217,6 +221,106 @@ def test_lists_that_are_changed_when_another_thread_has_its_turn(twin: Any) -> N
     assert sum(batch[3].count(b"first-") for batch in batches) == count
 
 
+def sent(rig: ManyRig) -> list[Any]:
+    """The records, as (key, value, headers), partition by partition."""
+    return [record[1:] for batch in rig.end() for record in native.decode_records(batch[3], batch[4], batch[5])]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_lists_that_are_changed_while_zlib_hashes_a_key(twin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a long one it lets the interpreter go, and another thread may do this."""
+    values, keys = [b"first-%d" % number for number in range(9)], [b"k" * 6_000] * 9
+    given = list(values)
+    hash_ = zlib.crc32
+
+    def hash_slowly(*arguments: Any) -> int:
+        values[:] = [b""] * 9
+        keys[:] = [b""] * 9
+        return hash_(*arguments)
+
+    rig = ManyRig(twin, mode=twin.PARTITION_CRC32, buffer_memory=1_000_000)
+    monkeypatch.setattr(zlib, "crc32", hash_slowly)
+    rig.producer.send_many("t", values, keys)
+    assert sorted(sent(rig)) == [(b"k" * 6_000, value, []) for value in given]
+
+
+class Teaching(Engine):
+    """Knows any topic, once it is asked."""
+
+    def resolve_topic(self, topic: Any, timeout_s: float) -> Any:
+        return self.plane.set_topic(topic, None, [0])
+
+
+class Trap:
+    """Garbage that does something when it is found."""
+
+    def __init__(self, spring: Any) -> None:
+        self.me, self.spring = self, spring
+
+    def __del__(self) -> None:
+        self.spring()
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_lists_that_a_finalizer_changes(twin: Any) -> None:
+    """On 3.11 any new list may start the collector, that of a copy too. Each threshold starts it somewhere else."""
+    given, others = [b"%06d" % number * 10 for number in range(50)], [b"x"] * 50
+    armed = False
+
+    def spring() -> None:
+        if armed:
+            values[:] = others
+
+    before = gc.get_threshold()
+    gc.freeze()   # what the tests have made need not be looked through each time
+    try:
+        for threshold in range(1, 25):
+            values = list(given)
+            rig = ManyRig(twin)
+            rig.producer = twin.ProducerBase()
+            rig.producer._bind(rig.plane, Teaching(rig.plane), None, None, twin.PARTITION_DEFAULT, None, None)
+            spare = [[] for _ in range(100)]   # beyond what CPython keeps of freed ones
+            gc.collect()
+            Trap(spring)
+            armed = True
+            gc.set_threshold(threshold)
+            rig.producer.send_many("new", values)
+            gc.set_threshold(*before)
+            armed = False
+            del spare
+            assert [value for _, value, _ in sent(rig)] in (given, others)
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_headers_that_are_changed_while_they_are_encoded(twin: Any) -> None:
+    class Changing(tuple[str, bytes]):
+        def __iter__(self) -> Any:
+            headers.append(("later", b"2"))
+            return super().__iter__()
+
+    headers: list[Any] = [Changing(("h", b"1"))]
+    rig = ManyRig(twin)
+    rig.producer.send_many("t", [b"v"], headers=[headers], partition=0)
+    assert sent(rig) == [(None, b"v", [("h", b"1")])]
+
+
+@pytest.mark.skipif(sys.platform == "win32" or sys.maxsize < 2**32, reason="there a mapping takes what it spans")
+def test_a_view_with_fewer_items_than_bytes() -> None:
+    """What counts is bytes: more than a record can hold, in fewer items."""
+    wide = memoryview(mmap.mmap(-1, 2**31 + 8)).cast("Q")
+    said = []
+    for twin in TWINS:
+        rig = ManyRig(twin, max_request_size=2**31 - 1, buffer_memory=2**32)
+        said += [rig.many(("t", [b"v", wide], [b"k", b"k"]), {}), rig.many(("t", [b"v", b"v"], [b"k", wide]), {}),
+                 rig.attempt(("t", wide), {})]
+        assert rig.end() == []
+    assert said[:3] == said[3:]
+    assert [each[0].__name__ for each in said] == ["MessageSizeTooLargeError"] * 6
+
+
 @pytest.mark.parametrize("serialize", [str.upper, lambda t, h, d: b"x" + (d or b""), lambda t, h, d: h.append(
     ("added", b"1")) or d, lambda t, h, d: 1 / 0, lambda t, h, d: "text", lambda t, h, d: 1 / (d != b"w") and d])
 @pytest.mark.parametrize("headers", [None, [("h", b"x")], [None, [("h", b"x")]]])
@@ -282,6 +386,8 @@ def test_a_closed_producer(twin: Any) -> None:
     rig.end()
     with pytest.raises(twin_errors("IllegalStateError")):
         rig.producer.send_many("t", [b"a"])
+    with pytest.raises(ValueError, match="keys has 2 items for 1 values"):
+        rig.producer.send_many("t", [b"a"], [b"k", b"l"])
 
 
 @pytest.mark.parametrize("twin", TWINS)
@@ -314,6 +420,16 @@ class TestPartitioners:
             rig.producer.send_many("t", [0, 1, 2], [b"k", None, b"m"])
         assert seen == [("t", b"k", b"k", 0, b"0"), ("t", None, None, 1, b"1"), ("t", b"m", b"m", 2, b"2")]
         assert rig.end() == []
+
+    @pytest.mark.parametrize("twin", TWINS)
+    def test_is_shown_what_was_given(self, twin: Any) -> None:
+        seen: list[Any] = []
+        value, key = bytearray(b"v"), memoryview(b"k")
+        rig = ManyRig(twin, mode=twin.PARTITION_CUSTOM, partitioner=lambda *given: seen.append(given) or 0)
+        rig.producer.send_many("t", [value], [key])
+        assert len(rig.end()) == 1
+        assert seen[0][1] is key
+        assert seen[0][3] is value
 
     @pytest.mark.parametrize("twin", TWINS)
     def test_one_that_is_told_of_new_batches_is_asked_as_they_open(self, twin: Any) -> None:
