@@ -431,7 +431,7 @@ cdef int place_all(ProducerBase self, TopicRoute route, Call call) except -1:
             place_chunk(self, route, call, &chunk)
             chunk.first += chunk.records.size()
             now = now_ns()
-            if now - last > YIELD_AFTER:
+            if now - last > YIELD_AFTER and chunk.first < count:   # else the call ends, and they have their turn
                 last = now
                 call.keep()
                 with nogil:
