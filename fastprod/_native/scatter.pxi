@@ -84,7 +84,12 @@ cdef int32_t append_linked(DataPlane plane, Partition* partition, Chunk* chunk, 
         taken = 0
         opened = full = False
         if not partition.gate.try_longer():
-            call.keep()
+            try:
+                call.keep()
+            except MemoryError:
+                if fresh != NULL:
+                    release_held(fresh)
+                raise
             lock_contended(&partition.gate)
         closing = core.closing.load(memory_order_relaxed) != 0
         if closing or partition.vanished or (sticky and topic.sticky.load(memory_order_relaxed) != partition.index):

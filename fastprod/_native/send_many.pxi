@@ -439,7 +439,7 @@ cdef int place_all(ProducerBase self, TopicRoute route, Call call) except -1:
                 PyErr_CheckSignals()
                 if route.plane.core.forked.load(memory_order_relaxed):   # by a signal's handler
                     raise failures.closed()
-    except (errors.KafkaError, ValueError, TypeError) as error:
+    except (errors.KafkaError, ValueError, TypeError, MemoryError) as error:
         if call.placement.runs.empty():
             raise
         call.placement.refusal = failures.own(error.with_traceback(None))
