@@ -35,8 +35,10 @@ class Place:
 def default_properties(nodes: int, zookeeper: bool) -> dict[str, str]:
     """Return broker settings for a cluster of that size that lives for a test.
 
-    No waiting for more group members, few partitions of the internal topics where 50 would be opened at first use, and
-    no 128 MB of heap set aside for compaction. From three nodes on everything is replicated, so that one may fail.
+    No record is deleted because it is old, for tests give timestamps of their own: a broker would begin half a minute
+    after its start. No waiting for more group members, few partitions of the internal topics where 50 would be opened
+    at first use, and no 128 MB of heap set aside for compaction. From three nodes on everything is replicated, so that
+    one may fail.
     """
     replicas, in_sync = str(min(nodes, 3)), str(2 if nodes > 2 else 1)
     properties = {
@@ -52,6 +54,7 @@ def default_properties(nodes: int, zookeeper: bool) -> dict[str, str]:
         "transaction.state.log.min.isr": in_sync,
         "group.initial.rebalance.delay.ms": "0",
         "log.cleaner.dedupe.buffer.size": "8388608",
+        "log.retention.ms": "-1",
         # An ISR change that waits for a paused controller would wait 30 s before it asks who is the controller now.
         "controller.socket.timeout.ms": str(_SESSION_MS),
     }

@@ -13,9 +13,6 @@ from fastprod.testing import KafkaBroker
 _numbers = itertools.count(1)
 
 MakeTopic = Callable[..., str]
-# Tests give timestamps of their own, older than what a broker keeps; half a minute after its start it would begin to
-# delete.
-FOR_GOOD: dict[str, object] = {"retention.ms": -1}
 
 
 @pytest.fixture(scope="package")
@@ -45,7 +42,7 @@ def topic() -> MakeTopic:
 
     def make(broker: KafkaBroker, partitions: int = 1, config: dict[str, object] | None = None) -> str:
         name = f"end-to-end-{next(_numbers)}"
-        broker.create_topic(name, partitions, {**FOR_GOOD, **(config or {})})
+        broker.create_topic(name, partitions, config)
         return name
 
     return make

@@ -17,8 +17,6 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, TopicPartition
 from fastprod import KafkaProducer
 from fastprod.testing import KafkaBroker
 
-from .conftest import FOR_GOOD
-
 PARTITIONS = 6
 RECORDS = 8_000  # times fifteen
 NOW_MS = 1_790_000_000_000
@@ -94,7 +92,7 @@ def read_all(broker: KafkaBroker, topic: str, missing: int) -> dict[int, list[An
 @pytest.mark.parametrize("acks", [0, 1, "all"])
 def test_mixed_load(kafka_broker: KafkaBroker, acks: Any, codec: str | None) -> None:
     topic = f"mixed-{acks}-{codec}"
-    kafka_broker.create_topic(topic, PARTITIONS, FOR_GOOD)
+    kafka_broker.create_topic(topic, PARTITIONS)
     futures = []
     with KafkaProducer(
         bootstrap_servers=kafka_broker.bootstrap_servers, acks=acks, compression_type=codec,

@@ -197,7 +197,13 @@ def test_what_changes_afterwards_does_no_harm(twin: Any) -> None:
 
 @pytest.mark.parametrize("twin", TWINS)
 def test_lists_that_are_changed_when_another_thread_has_its_turn(twin: Any) -> None:
-    """The call takes longer than a thread keeps the interpreter. What counts is what the lists held when it began."""
+    """The call takes longer than a thread keeps the interpreter. What counts is what the lists held when it began.
+
+    Where other processes have the processors, the other thread may miss its turn; then once more."""
+    assert any(changed_in_a_call(twin) for _ in range(50)), "the other thread never had a turn while a call went on"
+
+
+def changed_in_a_call(twin: Any) -> bool:
     count = 300_000 if twin is native else 3_000
     values, keys = [b"first-%06d" % number for number in range(count)], [b"key"] * count
     rig = ManyRig(twin, buffer_memory=64 << 20, batch_size=1_000_000)
@@ -213,12 +219,13 @@ def test_lists_that_are_changed_when_another_thread_has_its_turn(twin: Any) -> N
     other = threading.Thread(target=change)
     other.start()
     future = rig.producer.send_many("t", values, keys)
-    assert changed.is_set(), "the other thread had no turn while the call went on"
+    in_time = changed.is_set()
     other.join()
     assert len(future) == count
     batches = rig.end()
     assert sum(batch[5] for batch in batches) == count
     assert sum(batch[3].count(b"first-") for batch in batches) == count
+    return in_time
 
 
 def sent(rig: ManyRig) -> list[Any]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import kafka
 import pytest
 from judges import PATIENCE_S, produce, read
 
@@ -123,6 +124,28 @@ def test_topic_settings_reach_the_broker(broker: KafkaBroker) -> None:
     broker.create_topic("small", config={"max.message.bytes": 1000})
     with pytest.raises(AssertionError, match="MSG_SIZE_TOO_LARGE"):
         produce(broker, "small", [b"x" * 2000])
+
+
+def test_old_records_are_kept() -> None:
+    """A broker would delete what is older than a week, half a minute after its start; here it looks at once."""
+    hurry = {"log.initial.task.delay.ms": 0, "log.retention.check.interval.ms": 100, "log.segment.delete.delay.ms": 0}
+    with KafkaBroker(properties=hurry) as broker:
+        for name, config in (("kept", None), ("deleted", {"retention.ms": 604_800_000})):
+            broker.create_topic(name, config=config)
+            with kafka.KafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
+                producer.send(name, b"old", timestamp_ms=1_700_000_000_000).get(PATIENCE_S)
+        deadline = time.monotonic() + PATIENCE_S
+        while begin(broker, "deleted") == 0:
+            assert time.monotonic() < deadline, "the broker deletes nothing"
+            time.sleep(0.05)
+        assert begin(broker, "kept") == 0
+
+
+def begin(broker: KafkaBroker, topic: str) -> int:
+    """The first offset that the topic's only partition still has."""
+    partition = kafka.TopicPartition(topic, 0)
+    with kafka.KafkaConsumer(bootstrap_servers=broker.bootstrap_servers) as consumer:
+        return consumer.beginning_offsets([partition])[partition]
 
 
 def test_a_killed_broker_refuses_connections_and_comes_back_with_its_data(broker: KafkaBroker) -> None:
