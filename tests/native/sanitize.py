@@ -26,7 +26,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Everything that runs on the compiled plane and needs no Kafka.
-TESTS = ["tests/parity", "tests/native", "tests/unit/test_both_planes.py", "tests/faults/test_idempotence.py"]
+TESTS = ["tests/parity", "tests/native", "tests/unit/test_both_planes.py", "tests/unit/test_both_futures.py",
+         "tests/faults/test_idempotence.py"]
 # Counts seconds, which a sanitizer stretches.
 LEFT_OUT = "not times_out_in_time"
 SANITIZERS = {"memory": "address,undefined", "thread": "thread"}
