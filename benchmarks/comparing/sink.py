@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import struct
 import subprocess
@@ -57,8 +58,9 @@ class Sink:
         return Counted(int(records), int(batches), int(batch_bytes), int(connections), int(problems), int(cpu_us), text)
 
     def pause(self) -> None:
-        """Stand still: what comes waits in the sockets."""
+        """Stand still: what comes waits in the sockets. It returns when the sink does, not when it has been told."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         """Go on."""
