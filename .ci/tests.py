@@ -3,7 +3,7 @@
 The tests run against the installed package, from a directory without `fastprod/`. Lint and types come first. Then three
 things go on side by side, since the tests wait most of their time:
 
-- the suite on the native twin;
+- the suite on the native twin, two files at a time;
 - the benchmarks once each, the codecs with `cramjam` alone, the tests without kafka-python, and the suite on the pure
   twin;
 - what compiles: the codecs with liblz4 and libzstd linked (on a build of its own, for which their sources come from
@@ -44,6 +44,9 @@ SANITIZED = ["tests/native", "tests/fuzz/test_connection.py", "tests/unit/test_l
 LINKED = [*CODECS, *(str(TESTS / name) for name in (
     "e2e/test_linked_codecs.py", "unit/test_held_interpreter.py", "unit/test_linked_compression.py",
 ))]
+
+# The tests of a file share what is made for it, and its brokers.
+TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile", "--benchmark-disable"]
 
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 
@@ -263,7 +266,7 @@ def main() -> None:
                 suite("pure", away, pure, totals, FASTPROD_BACKEND="pure")
                 suite("native", away, native, totals, FASTPROD_BACKEND="native")
             else:
-                with native_beside(away, native, totals), other_half(away, totals):
+                with native_beside(away, [*native, *TWO_AT_A_TIME], totals), other_half(away, totals):
                     suite("benchmarks once", away, [str(ROOT / "benchmarks"), "--benchmark-disable"], totals)
                     suite("cramjam alone", away, CODECS, totals, FASTPROD_TEST_HIDE="lz4,zstandard")
                     suite("without kafka-python", away, DROP_IN, totals, FASTPROD_TEST_HIDE="kafka")

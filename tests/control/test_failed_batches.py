@@ -191,7 +191,7 @@ class TestFatal:
         if code == 31:
             assert "IdempotentWrite" in str(caught.value)
             assert "enable_idempotence=False" in str(caught.value)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while made.engine._fatal is None and time.monotonic() < deadline:
             time.sleep(0.01)
         for topic in ("t", "other"):

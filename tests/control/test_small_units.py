@@ -128,7 +128,7 @@ class TestLoop:
         for delay in (0.03, 0.01, 0.02):
             loop.call_later(delay, lambda delay=delay: ran.append(delay))
         loop.call_later(0.015, lambda: ran.append("cancelled")).cancel()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while len(ran) < 3 and time.monotonic() < deadline:
             loop.run_once(1)
         assert ran == [0.01, 0.02, 0.03]

@@ -264,7 +264,7 @@ class Rig:
 
 
 def eventually(condition: Callable[[], bool], what: str = "") -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.005)
