@@ -61,17 +61,30 @@ class Gate:
     locked for good, and stuck at it whoever wakes.
     """
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_lock", "_open")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
+        self._open = False
 
     def open(self) -> None:
         """Let all pass, now and later."""
-        self._lock.release()
+        self._open = True
+        try:   # noqa: SIM105  # a handler may run in what is Python, as contextlib
+            self._lock.release()
+        except RuntimeError:
+            pass   # by one whose time was over just now
 
     def wait(self, seconds: float) -> None:
         """Wait until it is open, at most `seconds`."""
-        if self._lock.acquire(timeout=seconds):
-            self._lock.release()
+        try:
+            self._lock.acquire(timeout=seconds)
+        finally:
+            # Whether this call holds the lock it cannot know, where a handler raised behind the line above; but whoever
+            # comes by once the gate is open leaves the lock free.
+            if self._open:
+                try:   # noqa: SIM105  # as above
+                    self._lock.release()
+                except RuntimeError:
+                    pass   # another one has

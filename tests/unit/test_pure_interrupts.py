@@ -223,3 +223,23 @@ def test_a_lock_is_given_back_wherever_a_signal_strikes(kind: Callable[[], Any])
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_gate_that_was_struck_lets_others_pass(is_open: bool) -> None:
+    for number in itertools.count(1):
+        gate = waiting.Gate()
+        if is_open:
+            gate.open()
+        strike = Strike(number, waiting.__file__)
+        with contextlib.suppress(KeyboardInterrupt), strike:
+            gate.wait(0.001)
+        if not is_open:
+            gate.open()
+        passed = threading.Thread(target=gate.wait, args=(60,))
+        passed.start()
+        passed.join(30)
+        assert not passed.is_alive(), strike.place
+        if strike.place is None:
+            break
+    assert number > 2
