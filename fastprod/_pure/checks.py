@@ -27,7 +27,7 @@ def check_headers(headers: Any) -> None:
 
 
 def size_of(what: str, data: BytesLike | None) -> int:
-    """What RecordMetadata says of it: for a memoryview items, not bytes, as kafka-python has it."""
+    """What RecordMetadata says of it: bytes, of a memoryview of larger items as well."""
     if data is None:
         return -1
     if type(data) not in (bytes, bytearray, memoryview):
@@ -35,7 +35,7 @@ def size_of(what: str, data: BytesLike | None) -> int:
     length = data.nbytes if type(data) is memoryview else len(data)
     if length > _MAX_FIELD:
         raise failures.too_long(what, length)
-    return len(data)
+    return length
 
 
 def timestamp_of(timestamp_ms: Any) -> int:

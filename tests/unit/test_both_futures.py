@@ -47,6 +47,15 @@ class TestFutures:
         assert made.plane.flush(5)
         assert seen == [(0, 3, 3), (1, 4, 4), (2, 4, 4), (3, 5, 5)]
 
+    def test_sizes_are_bytes_whatever_a_memoryview_counts(self, rig: MakeRig) -> None:
+        made = rig(**HELD)
+        wide = memoryview(bytes(24)).cast("Q")
+        future = made.send(wide, key=wide[::2], partition=0)
+        many = made.producer.send_many(TOPIC, [wide], keys=[wide[:1]], partition=0)
+        assert made.plane.flush(5)
+        assert (future.value.serialized_key_size, future.value.serialized_value_size) == (16, 24)
+        assert (many[0].serialized_key_size, many[0].serialized_value_size) == (8, 24)
+
     def test_callbacks_of_several_partitions(self, rig: MakeRig) -> None:
         """One call runs those of several batches, and metadata that nobody keeps goes from one to the next."""
         made = rig(**HELD, leaders=[1] * 4)
