@@ -50,8 +50,10 @@ APART = ("tests/unit/test_package.py", "tests/unit/test_pythons.py", "tests/unit
 SLOW = ("tests/unit/test_floors.py", "tests/unit/test_readme.py")
 # What tests need of what other packages import; without it they wait in vain.
 NEEDS = {"tests/unit/test_linked_compression.py": {"lz4", "zstandard"}}
+# What the pure wheel lacks, and what compares the two twins needs.
+NATIVE_TWIN = "the native twin"
 # What is imported under another name than it is installed by.
-MODULES = {"confluent-kafka": "confluent_kafka", "kafka-python": "kafka"}
+MODULES = {"confluent-kafka": "confluent_kafka", "kafka-python": "kafka", NATIVE_TWIN: "fastprod._core"}
 
 
 class Outcome(NamedTuple):
@@ -252,7 +254,7 @@ class Workshop:
             if twin == "native":
                 variables["FASTPROD_TEST_LINKED"] = "lz4,zstd"
             run(command, variables, away, log)
-            outcome = judged(python, f"{twin}: {what}", report, missing)
+            outcome = judged(python, f"{twin}: {what}", report, missing | ({NATIVE_TWIN} if twin == "pure" else set()))
             for path, package in idle.items():
                 if path.startswith(tests):
                     outcome.without.setdefault(package, []).append(path)
@@ -299,8 +301,9 @@ def judged(python: debian.Python, what: str, report: Path, missing: set[str]) ->
         name = f"{case.get('classname')}::{case.get('name')}".lstrip(":")
         trouble = [item for item in case if item.tag in ("failure", "error")]
         said = " ".join((item.get("message") or "") + (item.text or "") for item in case)
-        absent = re.search(r"No module named '(\w+)|could not import '(\w+)", said)
-        package = modules.get((absent[1] or absent[2]) if absent else "")
+        absent = re.search(r"(?:No module named|could not import) '([\w.]+)", said)
+        module = absent[1] if absent else ""
+        package = modules.get(module) or modules.get(module.partition(".")[0])
         if package:
             outcome.without.setdefault(package, []).append(name)
         elif trouble:

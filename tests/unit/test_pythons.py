@@ -51,3 +51,11 @@ def test_a_missing_module_is_a_failure_where_its_package_was_to_be_had(pythons: 
 
 def test_a_run_without_a_report_has_failed(pythons: ModuleType, tmp_path: Path) -> None:
     assert pythons.judged(None, "native", tmp_path / "none.xml", set()).failed
+
+
+def test_the_pure_wheel_is_not_asked_for_the_native_twin(pythons: ModuleType, tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(REPORT)
+    outcome = pythons.judged(None, "pure", report, {pythons.NATIVE_TWIN})
+    assert outcome.failed == ["tests.a::test_bad", "tests.a::test_broken", "tests.b"]
+    assert outcome.without == {"the native twin": ["tests.c::test_other"]}
