@@ -11,6 +11,7 @@ import gc
 import importlib
 import importlib.abc
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.machinery import ModuleSpec
@@ -47,6 +48,9 @@ hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell has what it starts in the background ignore Ctrl-C, and that would be handed on to what tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "native_only: needs the compiled twin, or no twin; run once, with it")
     config.addinivalue_line("markers", "pure_only: about the Python twin, whichever is loaded; run once, with it")
     import fastprod

@@ -112,8 +112,8 @@ def read(servers: str, topic: str, count: int | None = None) -> list[Read]:
         consumer.close()
 
 
-def values(servers: str, topic: str) -> list[bytes | None]:
-    return [each.value for each in read(servers, topic)]
+def values(servers: str, topic: str, count: int | None = None) -> list[bytes | None]:
+    return [each.value for each in read(servers, topic, count)]
 
 
 def _read(message: Any) -> Read:
