@@ -126,7 +126,8 @@ def test_an_unreachable_broker_is_named() -> None:
     last = done.said.splitlines()[-1]
     assert "127.0.0.1:1" in last
     assert "300 ms" in last
-    assert "Is a broker running there" in last
+    assert last.count("Is a broker running there, and is the address right?") == 1
+    assert "fastprod diagnose -b 127.0.0.1:1" in last
     assert TRACEBACK not in done.said
 
 
