@@ -63,7 +63,8 @@ def nothing_to_send() -> Exception:
 def of_record(index: int, error: _Error) -> _Error:
     """`error`, which says of which record of a call it is."""
     if isinstance(error, BaseException) and len(error.args) == 1 and isinstance(error.args[0], str):
-        error.args = (f"Record {index}: {error.args[0]} Nothing of the call was sent.",)
+        text = error.args[0] if error.args[0].endswith(".") else f"{error.args[0]}."
+        error.args = (f"Record {index}: {text} Nothing of the call was sent.",)
     return error
 
 
