@@ -37,6 +37,9 @@ def test_version_says_why_it_is_pure_when_asked_to_be() -> None:
     done = run("--version", FASTPROD_BACKEND="pure")
     assert (done.status, done.said) == (0, "")
     assert "backend: pure (because FASTPROD_BACKEND=pure)" in done.out
+    assert "to get the compiled backend: unset FASTPROD_BACKEND\n" in done.out
+    done = run("--version", program=without("fastprod._core"), FASTPROD_BACKEND="pure")
+    assert "backend: pure (because FASTPROD_BACKEND=pure)" in done.out
     assert "pip install" in done.out
 
 
