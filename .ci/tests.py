@@ -48,6 +48,8 @@ LINKED = [*CODECS, *(str(TESTS / name) for name in (
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 
 FAILED = "failed"
+# What pytest's exit status is where no test was left to run.
+NO_TESTS = 5
 BEGAN = time.monotonic()
 
 
@@ -144,6 +146,13 @@ def suite(
         totals[what] = f"{FAILED}: skipped or expected to fail, and not in .ci/allowed_skips.txt: {names}"
         return
     totals[what] = f"{passed} tests, {broker} on a real Kafka"
+
+
+def allow_one_without_tests(totals: dict[str, str]) -> None:
+    """Tests that concern one twin only are none for the other; where both have none, the names were wrong."""
+    without = [what for what, outcome in totals.items() if outcome == f"{FAILED} with exit status {NO_TESTS}"]
+    if len(without) == 1:
+        totals[without[0]] = "no tests"
 
 
 def codec_libraries(away: Path) -> dict[str, str]:
@@ -262,6 +271,7 @@ def main() -> None:
             if arguments.tests:
                 suite("pure", away, pure, totals, FASTPROD_BACKEND="pure")
                 suite("native", away, native, totals, FASTPROD_BACKEND="native")
+                allow_one_without_tests(totals)
             else:
                 with native_beside(away, native, totals), other_half(away, totals):
                     suite("benchmarks once", away, [str(ROOT / "benchmarks"), "--benchmark-disable"], totals)
