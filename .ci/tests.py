@@ -51,6 +51,8 @@ TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile", "--benchmark-disable"]
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 
 FAILED = "failed"
+# What pytest's exit status is where no test was left to run.
+NO_TESTS = 5
 BEGAN = time.monotonic()
 
 
@@ -147,6 +149,13 @@ def suite(
         totals[what] = f"{FAILED}: skipped or expected to fail, and not in .ci/allowed_skips.txt: {names}"
         return
     totals[what] = f"{passed} tests, {broker} on a real Kafka"
+
+
+def allow_one_without_tests(totals: dict[str, str]) -> None:
+    """Tests that concern one twin only are none for the other; where both have none, the names were wrong."""
+    without = [what for what, outcome in totals.items() if outcome == f"{FAILED} with exit status {NO_TESTS}"]
+    if len(without) == 1:
+        totals[without[0]] = "no tests"
 
 
 def codec_libraries(away: Path) -> dict[str, str]:
@@ -265,6 +274,7 @@ def main() -> None:
             if arguments.tests:
                 suite("pure", away, pure, totals, FASTPROD_BACKEND="pure")
                 suite("native", away, native, totals, FASTPROD_BACKEND="native")
+                allow_one_without_tests(totals)
             else:
                 with native_beside(away, [*native, *TWO_AT_A_TIME], totals), other_half(away, totals):
                     suite("benchmarks once", away, [str(ROOT / "benchmarks"), "--benchmark-disable"], totals)

@@ -19,13 +19,13 @@ if sys.implementation.name != "cpython":
 elif _IN_SOURCE:
     HOW_TO_GET_NATIVE = (
         f"start Python outside of {_SOURCE}, whose sources come before an installed package, or compile them in place: "
-        "install a C++ compiler and run: pip install -e ."
+        "install a C++ compiler and run `pip install -e .`"
     )
 else:
     # Without --no-cache-dir pip would install once more what it built when there was no compiler.
     HOW_TO_GET_NATIVE = (
-        "install a C++ compiler and run: pip install --force-reinstall --no-cache-dir --no-binary fastprod fastprod "
-        "(from a checkout: pip install --force-reinstall .)"
+        "install a C++ compiler and run `pip install --force-reinstall --no-cache-dir --no-binary fastprod fastprod` "
+        "(from a checkout: `pip install --force-reinstall .`)"
     )
 
 

@@ -112,6 +112,8 @@ def _headers(given: Any, count: int) -> tuple[list[Any], list[Any] | None]:
     """(those of all records, those of each one)."""
     if given is None:
         return [], None
+    if isinstance(given, dict):  # which would be taken for a column of its keys
+        raise failures.headers_not_a_list(given)
     column = _column("headers", given)
     if all(isinstance(each, tuple) for each in column):
         if not isinstance(given, list):

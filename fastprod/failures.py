@@ -60,10 +60,15 @@ def nothing_to_send() -> Exception:
     return ValueError("Need at least one: key or value; both are None.")
 
 
+def sentence(words: str) -> str:
+    """`words` with an end, so that another sentence can follow."""
+    return words if words.endswith((".", "?")) else f"{words}."
+
+
 def of_record(index: int, error: _Error) -> _Error:
     """`error`, which says of which record of a call it is."""
     if isinstance(error, BaseException) and len(error.args) == 1 and isinstance(error.args[0], str):
-        error.args = (f"Record {index}: {error.args[0]} Nothing of the call was sent.",)
+        error.args = (f"Record {index}: {sentence(error.args[0])} Nothing of the call was sent.",)
     return error
 
 
@@ -155,11 +160,11 @@ def buffer_full(
 ) -> Exception:
     """`troubles`: why brokers cannot be used just now, by node id; None: why nothing may leave."""
     why = "".join(
-        f" Broker {node} cannot be used: {words.rstrip('.')}."
+        f" Broker {node} cannot be used: {sentence(words)}"
         for node, words in sorted((node, words) for node, words in troubles.items() if node is not None)
     )
     if None in troubles:
-        why += f" Nothing leaves: {troubles[None].rstrip('.')}."
+        why += f" Nothing leaves: {sentence(troubles[None])}"
     return errors.KafkaTimeoutError(
         f"No room for {size} bytes within {waited_ms:.0f} ms: buffer_memory={buffer_memory} is full of "
         "records not yet acknowledged. The record was not accepted. Send slower, raise buffer_memory "
@@ -194,7 +199,7 @@ def history(
         kind = errors.for_code(last_error_code)
         text += f" Last error: {kind.__name__}: {kind.description}"
     if trouble:
-        text += f" Its leader, broker {leader}, cannot be used: {trouble.rstrip('.')}."
+        text += f" Its leader, broker {leader}, cannot be used: {sentence(trouble)}"
     elif leader < 0:
         text += " The partition has no leader."
     return text + (" It may have been written." if maybe_written else "")

@@ -123,11 +123,14 @@ def _settle_idempotence(values: dict[str, Any], given: frozenset[str]) -> bool:
         raise refusal(
             f"{' and '.join(asked)} contradicts {listed}. Change these, or leave idempotence out."
         )
+    # Without retries, and without answers to retry after, there is nothing that could be doubled.
+    retried = values["retries"] > 0 and values["acks"] != 0
     log.warning(
-        "%s: idempotence is off, because of %s. Retries may write records twice or out of order. "
+        "%s: idempotence is off, because of %s. %s"
         "enable_idempotence=False says that this is wanted and keeps this line away.",
         values["client_id"],
         listed,
+        "Retries may write records twice or out of order. " if retried else "",
     )
     values["enable_idempotence"] = False
     return False

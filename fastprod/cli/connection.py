@@ -67,7 +67,7 @@ def make_producer(options: dict[str, Any]) -> KafkaProducer:
     try:
         return KafkaProducer(**options)
     except errors.KafkaTimeoutError as error:
-        raise CommandError(f"{text_of(error)} Is a broker running there, and is the address right?") from error
+        raise CommandError(text_of(error)) from error
     except ValueError as error:
         raise CommandError(text_of(error), _USAGE) from error
     except (errors.KafkaError, RuntimeError) as error:

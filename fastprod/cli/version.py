@@ -27,7 +27,9 @@ def version_text() -> str:
 
     lines = [f"fastprod {__version__}", f"backend: {_backend.backend}{_why_pure(_backend.backend)}"]
     if _backend.backend == "pure":
-        lines.append(f"to get the compiled backend: {_backend.HOW_TO_GET_NATIVE}")
+        asked_for = os.environ.get("FASTPROD_BACKEND") == "pure" and not _missing()
+        remedy = "unset FASTPROD_BACKEND" if asked_for else _backend.HOW_TO_GET_NATIVE
+        lines.append(f"to get the compiled backend: {remedy}")
     linked = {codec: f"{library} (linked)" for codec, library in _backend.linked_codecs().items()}
     packages = {codec: f"{package} (package)" for codec, package in compression.versions().items()}
     codecs = ", ".join(f"{codec}: {what}" for codec, what in {**packages, **linked}.items())
@@ -44,8 +46,17 @@ def _why_pure(backend: str) -> str:
         return ""
     if os.environ.get("FASTPROD_BACKEND") == "pure":
         return " (because FASTPROD_BACKEND=pure)"
+    missing = _missing()
+    return f" (the compiled extension cannot be loaded: {missing})" if missing else ""
+
+
+def _missing() -> str:
+    """Return why the compiled extension cannot be loaded, "" where it can."""
     try:
-        import_module("fastprod._core")
+        with warnings.catch_warnings():
+            # Without a GIL, loading it is what turns one on.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            import_module("fastprod._core")
     except ImportError as error:
-        return f" (the compiled extension cannot be loaded: {error})"
+        return str(error)
     return ""

@@ -20,6 +20,8 @@ from fastprod.diagnosis import AddressReport, Check, Diagnosis
 from fastprod.protocol.versions import INIT_PRODUCER_ID, is_offered
 
 _LOADING: Final = frozenset({14, 15, 16})
+_LOADING_S: Final = 2.0
+_LOADING_PAUSE_S: Final = 0.1
 _CLUSTER_DENIED: Final = 31
 _MOST_NAMED: Final = 10
 
@@ -133,7 +135,7 @@ class _Examination:
             self._checks.append(watch.failed("identity", seen, remedy))
             return
         try:
-            identity: NewIdentity = speaker.ask(init_producer_id(), watch)
+            identity = _identity_from(speaker, watch)
         except (OSError, errors.KafkaError) as error:
             seen, remedy = closed_without_answer("InitProducerId", error, watch)
             self._checks.append(watch.failed("identity", seen, remedy))
@@ -153,6 +155,21 @@ class _Examination:
             remedy = "The brokers are still starting: try again in a moment."
         seen = f"InitProducerId is refused: {kind.__name__}: {kind.description}"
         self._checks.append(watch.failed("identity", seen, remedy))
+
+
+def _identity_from(speaker: Conversation, watch: Watch) -> NewIdentity:
+    """Ask for a producer id, for a moment again where it is refused for now.
+
+    A broker has its ids from the controller, a block at a time (KIP-730). The first request after
+    its start is what makes it ask for one, and is refused meanwhile.
+    """
+    while True:
+        identity: NewIdentity = speaker.ask(init_producer_id(), watch)
+        if identity.error_code not in _LOADING:
+            return identity
+        if time.monotonic() - watch.began > _LOADING_S or watch.left() <= _LOADING_PAUSE_S:
+            return identity
+        time.sleep(_LOADING_PAUSE_S)
 
 
 def _brokers(

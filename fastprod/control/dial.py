@@ -146,7 +146,7 @@ class Dial:
         self._try_next()
 
     def _note(self, address: Address, reason: str) -> None:
-        self._failures.append(f"{address}: {reason}")
+        self._failures.append(reason if str(address) == self._name else f"{address}: {reason}")
 
     def _drop_socket(self) -> None:
         if self._socket is not None:

@@ -1,7 +1,7 @@
 """The producer id and its epoch (KIP-98, KIP-360).
 
     NONE --InitProducerId asked--> ASKED --answered--> HELD --epochs used up--> ASKED
-                                     |  ^                |
+                                     |  ^                |        or another cluster
                                  refused: wait        bump: epoch + 1, nobody is asked
 
 While there is none the data plane lets nothing idempotent leave. What is refused for good (a
@@ -75,6 +75,18 @@ class Identity:
         if self._unanswered:
             self._unanswered = False
             self.start()
+
+    def other_cluster(self) -> None:
+        """Metadata came from another cluster than before. The id is somebody else's there, or will
+        be: two producers under one id are refused as old epochs, or taken for each other's
+        duplicates."""
+        if self.current == _NONE or self._stopped:
+            return
+        self._journal.info(
+            "Producer id %s is of another cluster; asking for another", self.current[0]
+        )
+        self._adopt(*_NONE)
+        self.start()
 
     def stop(self) -> None:
         """Ask no more (closing, or no idempotence after all)."""

@@ -79,6 +79,8 @@ class Metadata:
         self._troubles: dict[str, TopicTrouble] = {}
         # Whoever learned a topic's size limit is told to forget it here.
         self.forget_size: Callable[[str], None] = lambda topic: None
+        # Whoever holds what only the cluster before can have given is told here.
+        self.other_cluster: Callable[[], None] = lambda: None
         self._stale = True
         self._asking = False
         self._failures = 0
@@ -215,6 +217,7 @@ class Metadata:
         before = self.cluster.snapshot.cluster_id
         if before is not None and answer.cluster_id not in (None, before):
             self._journal.warning("This is another cluster: %s, was %s", answer.cluster_id, before)
+            self.other_cluster()
         changes = self.cluster.apply(answer, now)
         self._channel.brokers_known()
         self._tell_plane(changes)

@@ -89,6 +89,7 @@ def build(
         reports.fatal,
     )
     metadata.forget_size = arbiter.forget_sizes
+    metadata.other_cluster = identity.other_cluster
     return Parts(dialer, channel, metadata, identity, links, arbiter)
 
 

@@ -372,12 +372,16 @@ class Engine:
 
     def _no_bootstrap(self, timeout_s: float) -> Exception:
         servers = ", ".join(str(each) for each in self.config.servers)
+        listed = servers.replace(", ", ",")
         troubles = "; ".join(each.rstrip(".") for each in self._parts.channel.troubles())
         if not troubles:
             failure = self._parts.metadata.failure
-            troubles = str(failure.args[0]).rstrip(".") if failure is not None else "no answer"
+            troubles = str(failure.args[0]) if failure is not None else "no answer"
         return errors.KafkaTimeoutError(
-            f"Unable to bootstrap from {servers} within {timeout_s * 1000:.0f} ms: {troubles}."
+            f"Unable to bootstrap from {servers} within {timeout_s * 1000:.0f} ms: "
+            f"{failures.sentence(troubles)} "
+            "Is a broker running there, and is the address right? "
+            f"`fastprod diagnose -b {listed}` tries it step by step."
         )
 
     def _make_metrics(self) -> Metrics:

@@ -37,6 +37,9 @@ def test_version_says_why_it_is_pure_when_asked_to_be() -> None:
     done = run("--version", FASTPROD_BACKEND="pure")
     assert (done.status, done.said) == (0, "")
     assert "backend: pure (because FASTPROD_BACKEND=pure)" in done.out
+    assert "to get the compiled backend: unset FASTPROD_BACKEND\n" in done.out
+    done = run("--version", program=without("fastprod._core"), FASTPROD_BACKEND="pure")
+    assert "backend: pure (because FASTPROD_BACKEND=pure)" in done.out
     assert "pip install" in done.out
 
 
@@ -126,7 +129,8 @@ def test_an_unreachable_broker_is_named() -> None:
     last = done.said.splitlines()[-1]
     assert "127.0.0.1:1" in last
     assert "300 ms" in last
-    assert "Is a broker running there" in last
+    assert last.count("Is a broker running there, and is the address right?") == 1
+    assert "fastprod diagnose -b 127.0.0.1:1" in last
     assert TRACEBACK not in done.said
 
 

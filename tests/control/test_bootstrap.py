@@ -37,6 +37,10 @@ def test_an_ipv6_address_is_in_brackets(sender: MakeSender) -> None:
     assert "cannot connect to [::1]:1: " in refused(sender, "[::1]:1")
 
 
+def test_an_address_that_is_no_name_is_said_once(sender: MakeSender) -> None:
+    assert "cannot connect to 127.0.0.1:1: Connection refused." in refused(sender, "127.0.0.1:1")
+
+
 class TestVersions:
     @pytest.mark.parametrize("newest", [0, 1, 2])
     def test_an_older_broker_is_asked_again_with_its_version(

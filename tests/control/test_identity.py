@@ -141,10 +141,31 @@ class TestBump:
         assert rig.plane.named("set_identity")[-1] == (8, 0)
 
 
+class TestAnotherCluster:
+    def test_asks_for_another_id(self) -> None:
+        rig = Rig().held(epoch=3)
+        rig.identity.other_cluster()
+        assert rig.plane.named("set_identity")[-1] == (-1, -1)
+        rig.identity.need_epoch("t", 0, 7, 3)
+        rig.channel.answer(NewIdentity(0, 0, 0))
+        assert rig.plane.named("set_identity")[1:] == [(-1, -1), (0, 0)]
+        assert len(rig.channel.asked) == 2
+
+    def test_without_an_id_there_is_nothing_to_give_up(self) -> None:
+        rig = Rig()
+        rig.identity.other_cluster()
+        assert not rig.channel.asked
+        rig.identity.start()
+        rig.identity.other_cluster()
+        assert len(rig.channel.asked) == 1
+        assert not rig.plane.named("set_identity")
+
+
 def test_stopped() -> None:
     rig = Rig().held()
     rig.identity.stop()
     rig.identity.need_epoch("t", 0, 7, 0)
+    rig.identity.other_cluster()
     rig.identity.start()
     assert len(rig.channel.asked) == 1
     assert rig.identity.current == (7, 0)

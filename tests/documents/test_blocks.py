@@ -38,7 +38,6 @@ ENDLESS = {"# shop.py": "test_walkthrough.py"}
 # What would take too long, or is not on every machine.
 SMALLER = {
     "tail -F ": "cat ",
-    "/usr/share/dict/words": "words.txt",
     "--num-records 5000000": "--num-records 20000",
 }
 # Text that nothing prints, and who proves it.
@@ -125,7 +124,6 @@ def test_a_session_goes_as_shown(block: Block, servers: str, tmp_path: Path) -> 
 
 def write_files(folder: Path, servers: str) -> None:
     """What the commands read."""
-    (folder / "words.txt").write_text("one\ntwo\n")
     (folder / "app.log").write_text("it starts\n")
     (folder / "producer.toml").write_text(f'bootstrap_servers = "{servers}"\nlinger_ms = 5\n')
     (folder / "orders.jsonl").write_text('{"key": "c1", "value": "one"}\n')

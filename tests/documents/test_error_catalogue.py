@@ -141,6 +141,8 @@ def raised() -> list[tuple[str, str | None]]:
                 of = node.func.value
                 if isinstance(of, ast.Name) and of.id == "errors" and node.func.attr[0].isupper():
                     found.append((node.func.attr, template(node.args[0]) if node.args else None))
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "refusal":
+                found.append(("KafkaConfigurationError", template(node.args[0])))
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "errors":
                 found.append((node.attr, None))
     return found

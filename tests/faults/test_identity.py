@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import pytest
@@ -97,6 +98,22 @@ class TestIdentity:
         assert request.batch.stamp == (ID, 0, 0)
         request.accept()
         assert future.get(10).offset == 0
+
+
+def test_another_cluster_gives_another_one(scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+    """Under the id of the cluster before, a record could be taken for that of whoever has the id in this one."""
+    made = scripted_producer(**SINGLE, metadata_max_age_ms=100)
+    (future,) = send(made, b"1")
+    assert future.get(10).offset == 0
+    scripted.next_identity = (ID + 50, 0)
+    scripted.on(Api.METADATA).answer(edit=lambda said: dataclasses.replace(said, cluster_id="another"))
+    scripted.wait_for(Api.INIT_PRODUCER_ID, 2)
+    (future,) = send(made, b"2")
+    assert future.get(10).offset == 1
+    assert [each.stamp for each in scripted.log("t", 0)] == [(ID, 0, 0), (ID + 50, 0, 0)]
+    asked = scripted.count(Api.METADATA)
+    eventually(lambda: scripted.count(Api.METADATA) > asked + 2)
+    assert scripted.count(Api.INIT_PRODUCER_ID) == 2, "the same cluster gives no other one"
 
 
 def test_one_that_is_never_answered_holds_nothing_up_for_good() -> None:

@@ -98,6 +98,7 @@ class TestServers:
             thread.join()
         assert "did not answer ApiVersions within 300 ms" in text
         assert "is that a Kafka broker" in text
+        assert "?." not in text
 
     def test_tls(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -81,6 +81,7 @@ class TestBootstrap:
         assert f"{limit_ms} ms" in text
         assert word in text
         assert all(each in text for each in servers.split(","))
+        assert f"fastprod diagnose -b {servers}` tries" in text
         eventually(lambda: threading.active_count() <= before, what="the end of its threads")
 
     def test_one_that_answers_will_do(self, deaf_server: str, scripted: ScriptedBroker) -> None:

@@ -228,6 +228,19 @@ def test_idempotence_that_is_not_allowed(broker: ScriptedBroker) -> None:
     assert examine(broker.bootstrap_servers, enable_idempotence=False).ok
 
 
+def test_a_broker_that_fetches_its_first_ids_is_well(broker: ScriptedBroker) -> None:
+    broker.on(Api.INIT_PRODUCER_ID, times=2).refuse(14)
+    assert examine(broker.bootstrap_servers).ok
+    assert broker.count(Api.INIT_PRODUCER_ID) == 3
+
+
+def test_one_that_gives_no_ids_at_all_is_still_starting(broker: ScriptedBroker) -> None:
+    broker.on(Api.INIT_PRODUCER_ID).refuse(14)
+    problem = only_problem(examine(broker.bootstrap_servers))
+    assert "CoordinatorLoadInProgressError" in problem.seen
+    assert "still starting" in problem.remedy
+
+
 def test_idempotence_that_is_not_offered(broker: ScriptedBroker) -> None:
     del broker.offered[Api.INIT_PRODUCER_ID]
     assert "enable_idempotence=False" in only_problem(examine(broker.bootstrap_servers)).remedy

@@ -126,6 +126,8 @@ class TestIdempotence:
         assert not loaded.idempotence_required
         (record,) = caplog.records
         assert next(iter(conflict)) in record.getMessage()
+        twice = "Retries may write records twice" in record.getMessage()
+        assert twice is not bool({"acks": 0, "retries": 0}.items() & conflict.items())
         assert loaded["acks"] == conflict.get("acks", -1)
 
     @pytest.mark.parametrize("conflict", CONFLICTS, ids=str)

@@ -85,7 +85,7 @@ def test_without_a_compiler_it_is_pure_and_says_so(pure_wheel: Path) -> None:
     assert said.count("RuntimeWarning: fastprod runs on its pure-Python twin") == 1
     assert f"{program}:1" in said, "the warning points at the import in the program"
     assert said.splitlines()[-1] == "pure"
-    command = re.search(r"run: (pip install .*?) \(from", said)
+    command = re.search(r"run `(pip install .*?)` \(from", said)
     assert command is not None
     assert command[1] in (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
     pip_builds_it_again(command[1], place.parent.parent)
