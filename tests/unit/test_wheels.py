@@ -202,6 +202,50 @@ class TestFaults:
         assert (f"{tag} is no tag that is published" not in found) == published
 
 
+# What .ci/build_identifiers.txt has but for the machines that are optional, by the names that wheels have.
+PLATFORMS = ("manylinux_2_17_{}.manylinux2014_{}", "musllinux_1_2_{}", "macosx_11_0_{}", "win_{}")
+
+
+def names_of(identifiers: list[str]) -> list[Path]:
+    """The wheels that cibuildwheel calls so."""
+    named = [Path("fastprod-1.0-py3-none-any.whl")]
+    for name in identifiers:
+        abi, _, platform = name.partition("-")
+        system, _, machine = platform.partition("_")
+        (form,) = [each for each in PLATFORMS if each.startswith(system)]
+        named.append(Path(f"fastprod-1.0-{abi.rstrip('t')}-{abi}-{form.replace('{}', machine)}.whl"))
+    return named
+
+
+class TestAllThatArePublished:
+    ALWAYS = names_of([name for (_, machine), names in LISTED.items() for name in names
+                       if machine not in ("ppc64le", "s390x")])
+
+    def test_with_or_without_the_optional_machines(self, check_wheel: ModuleType) -> None:
+        assert list(check_wheel.absent(self.ALWAYS)) == []
+        assert list(check_wheel.absent(self.ALWAYS + names_of(LISTED["linux", "s390x"]))) == []
+
+    def test_one_that_is_missing(self, check_wheel: ModuleType) -> None:
+        """The pure one as well, and one of a machine of which there are others."""
+        every = self.ALWAYS + names_of(LISTED["linux", "s390x"])
+        missing = {
+            wheel.name: list(check_wheel.absent([each for each in every if each.name != wheel.name])) for wheel in every
+        }
+        assert all(len(names) == 1 for names in missing.values()), missing
+        assert missing["fastprod-1.0-py3-none-any.whl"] == ["there is no py3-none-any"]
+        assert missing["fastprod-1.0-cp315-cp315t-win_arm64.whl"] == ["there is no cp315t-win_arm64"]
+        assert missing["fastprod-1.0-cp314-cp314t-musllinux_1_2_s390x.whl"] == ["there is no cp314t-musllinux_s390x"]
+
+    def test_the_command_fails(self, check_wheel: ModuleType, tmp_path: Path) -> None:
+        pure = wheel(tmp_path, check_wheel, b"", {"fastprod/_core.cpython-311-x86_64-linux-gnu.so": None},
+                     "py3-none-any")
+        for flag, status in (("--published", 0), ("--complete", 1)):
+            command = [sys.executable, str(ROOT / ".ci" / "check_wheel.py"), flag, str(pure)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == status, done.stdout
+            assert ("there is no cp311-manylinux_x86_64\n" in done.stdout) == bool(status)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="its compiler keeps symbols in a file of their own")
 @pytest.mark.parametrize(("command", "symbols"), [
     (["build_ext", "--inplace"], True), (["build_ext", "--build-lib", "lib"], False),
