@@ -24,6 +24,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 WITHOUT_SCRIPTS = "bench-comment.yml"
 # What prepares a machine, or hands a file over, is no step of the project.
 SETTING_UP = ("python -m pip install", "sudo apt-get update", "sudo apt-get install", "cat")
+# The machines that GitHub has.
+RUNNERS = {
+    "ubuntu-latest": ("linux", "x86_64"), "ubuntu-24.04-arm": ("linux", "aarch64"),
+    "macos-15": ("macos", "arm64"), "macos-15-intel": ("macos", "x86_64"),
+    "windows-latest": ("windows", "AMD64"), "windows-11-arm": ("windows", "ARM64"),
+}
 pytestmark = pytest.mark.native_only
 
 
@@ -118,6 +124,21 @@ def test_what_publishes_checks_nothing_out_and_runs_nothing() -> None:
         "actions/download-artifact", "pypa/gh-action-pypi-publish",
     ]  # fmt: skip
     assert "github.ref_type == 'tag'" in job["if"]
+
+
+def test_what_is_published_has_attestations() -> None:
+    (options,) = [each["with"] for each in WORKFLOWS["wheels.yml"]["jobs"]["publish"]["steps"]
+                  if each["uses"].startswith("pypa/gh-action-pypi-publish@")]
+    assert options["attestations"] is True
+
+
+def test_there_is_a_runner_for_each_machine_that_wheels_are_for() -> None:
+    jobs = WORKFLOWS["wheels.yml"]["jobs"]
+    native = {RUNNERS[runner] for runner in jobs["native"]["strategy"]["matrix"]["runner"]}
+    emulated = {("linux", machine) for machine in jobs["emulated"]["strategy"]["matrix"]["architecture"]}
+    lines = (ROOT / ".ci" / "build_identifiers.txt").read_text(encoding="ascii").splitlines()
+    assert native | emulated == {tuple(line.split()[:2]) for line in lines if not line.startswith("#")}
+    assert not native & emulated
 
 
 def test_every_action_is_pinned_by_its_commit_with_the_version_beside_it() -> None:
