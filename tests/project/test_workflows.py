@@ -200,6 +200,9 @@ def test_what_dependabot_looks_after_is_there() -> None:
     for each in kept:
         for folder in each.get("directories", [each.get("directory")]):
             assert (ROOT / folder.lstrip("/")).is_dir()
+    (pip,) = [each for each in kept if each["package-ecosystem"] == "pip"]
+    # .ci has the pins of what is linked into wheels.
+    assert set(pip["directories"]) == {"/", "/.ci"}
 
 
 def test_the_commands_of_contributing_exist() -> None:
