@@ -68,6 +68,11 @@ def test_no_wheel_is_built_without_the_codecs_or_tested_on_the_other_twin(system
         assert testing["FASTPROD_BACKEND"] == "native", name
         assert testing["FASTPROD_TEST_LINKED"] == "lz4,zstd", name
         assert one.test_selector(name), name
+        assert "{project}/tests/parity {project}/tests/unit/test_held_interpreter.py" in one.test_command, name
+        assert one.audit_command == ["python {project}/.ci/check_wheel.py --published {wheel}"], name
+        assert " repair" in one.repair_command or "delocate-wheel" in one.repair_command, name
+        # cramjam's newest wheels are for a newer glibc than that of manylinux2014, older ones are not.
+        assert testing["PIP_PREFER_BINARY"] == "1", name
         if system == "linux":
             machine = name.rpartition("linux_")[2]
             assert f"manylinux2014_{machine}@sha256:" in one.manylinux_images[machine], name
