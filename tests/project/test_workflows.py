@@ -24,6 +24,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 WITHOUT_SCRIPTS = "bench-comment.yml"
 # What prepares a machine, or hands a file over, is no step of the project.
 SETTING_UP = ("python -m pip install", "sudo apt-get update", "sudo apt-get install", "cat")
+# What reads the options that a session hands on.
+SCRIPTS = {
+    "bench": "benchmarks/regressing/command.py", "chaos": "tests/chaos/__main__.py",
+    "sanitize": "tests/native/sanitize.py",
+}
 # The machines that GitHub has.
 RUNNERS = {
     "ubuntu-latest": ("linux", "x86_64"), "ubuntu-24.04-arm": ("linux", "aarch64"),
@@ -103,6 +108,33 @@ def test_every_step_names_what_exists() -> None:
     ]
     assert found == []
     assert sum("run" in step for _, step in steps()) > 15
+
+
+def test_every_session_is_run() -> None:
+    """`test` is what .ci/run does without nox."""
+    lines = [line.split() for _, step in steps() for line in step.get("run", "").splitlines()]
+    named = {word for words in lines if words[:1] == ["nox"] for word in words[2:]}
+    assert sessions() - named == {"test"}
+    assert [".ci/run"] in lines
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_what_steps_hand_to_a_script_it_takes(name: str) -> None:
+    text = (ROOT / SCRIPTS[name]).read_text(encoding="ascii")
+    lines = [line for _, step in steps() for line in step.get("run", "").splitlines()]
+    handed = [line.partition(" -- ")[2] for line in lines if line.startswith(f"nox -s {name} -- ")]
+    options = {option for words in handed for option in re.findall(r"--[\w-]+", words)}
+    assert options
+    assert {option for option in options if f'add_argument("{option}"' not in text} == set()
+
+
+def test_what_may_be_skipped_is_there() -> None:
+    lines = (ROOT / ".ci" / "allowed_skips.txt").read_text(encoding="ascii").splitlines()
+    ids = [line.split("#")[0].strip() for line in lines if not line.startswith("#")]
+    assert ids
+    for module, _, function in (each.partition("::") for each in ids):
+        text = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="ascii")
+        assert f"def {function.partition('[')[0]}(" in text, function
 
 
 def test_the_workflow_without_scripts_checks_nothing_out() -> None:
