@@ -67,7 +67,7 @@ def test_no_wheel_is_built_without_the_codecs_or_tested_on_the_other_twin(system
         assert ("MACOSX_DEPLOYMENT_TARGET" in building) == (system == "macos"), name
         assert testing["FASTPROD_BACKEND"] == "native", name
         assert testing["FASTPROD_TEST_LINKED"] == "lz4,zstd", name
-        assert one.test_selector(name), name
+        assert one.test_selector(name) != name.endswith(("-musllinux_ppc64le", "-musllinux_s390x")), name
         assert "{project}/tests/parity {project}/tests/unit/test_held_interpreter.py" in one.test_command, name
         assert one.audit_command == ["python {project}/.ci/check_wheel.py --published {wheel}"], name
         assert " repair" in one.repair_command or "delocate-wheel" in one.repair_command, name
