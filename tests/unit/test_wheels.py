@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -86,6 +87,14 @@ def test_the_page_on_installing_names_them() -> None:
     assert minors == list(range(minors[0], minors[-1] + 1))
     assert f"CPython 3.{minors[0]} to 3.{minors[-1]}" in page
     assert f"free-threaded builds of {' and '.join('3.' + minor for minor in free_threaded)}" in " ".join(page.split())
+
+
+def test_the_page_on_installing_names_the_scripts() -> None:
+    """Those that prove something of a wheel, and none that is not there."""
+    page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `\.ci/(\w+\.py)` \|", page, re.MULTILINE))
+    assert named == {"zig_wheel.py", "pythons.py", "check_wheel.py", "import_time.py", "platforms.py"}
+    assert [name for name in named if not (ROOT / ".ci" / name).is_file()] == []
 
 
 @pytest.fixture(scope="module")
