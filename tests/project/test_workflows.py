@@ -167,6 +167,17 @@ def test_what_publishes_checks_nothing_out_and_runs_nothing() -> None:
     assert "github.ref_type == 'tag'" in job["if"]
 
 
+def test_wheels_are_tried_before_there_is_a_release() -> None:
+    """Each week, and with each change of what they are made of."""
+    when = WORKFLOWS["wheels.yml"][True]
+    assert when["schedule"]
+    paths = when["pull_request"]["paths"]
+    made_of = ["pyproject.toml", "setup.py", "MANIFEST.in", "fastprod/_core.pyx", *ROOT.glob("fastprod/_native/*.*"),
+               *ROOT.glob(".ci/codec_libs.*"), ROOT / ".ci" / "check_wheel.py"]
+    assert [each for each in made_of if not any((ROOT / each).match(pattern) for pattern in paths)] == []
+    assert [pattern for pattern in paths if not list(ROOT.glob(pattern))] == []
+
+
 def test_what_is_published_has_attestations() -> None:
     (options,) = [each["with"] for each in WORKFLOWS["wheels.yml"]["jobs"]["publish"]["steps"]
                   if each["uses"].startswith("pypa/gh-action-pypi-publish@")]
