@@ -25,9 +25,13 @@ def version_text() -> str:
         raise CommandError(str(error)) from error
     from fastprod import compression
 
-    lines = [f"fastprod {__version__}", f"backend: {_backend.backend}{_why_pure(_backend.backend)}"]
+    lines = [f"fastprod {__version__}", f"backend: {_backend.backend}"]
     if _backend.backend == "pure":
-        lines.append(f"to get the compiled backend: {_backend.HOW_TO_GET_NATIVE}")
+        trouble = _trouble()
+        asked_for = os.environ.get("FASTPROD_BACKEND") == "pure"
+        lines[-1] += f" ({'because FASTPROD_BACKEND=pure' if asked_for else trouble})"
+        how = _backend.HOW_TO_GET_NATIVE if trouble else "unset FASTPROD_BACKEND"
+        lines.append(f"to get the compiled backend: {how}")
     linked = {codec: f"{library} (linked)" for codec, library in _backend.linked_codecs().items()}
     packages = {codec: f"{package} (package)" for codec, package in compression.versions().items()}
     codecs = ", ".join(f"{codec}: {what}" for codec, what in {**packages, **linked}.items())
@@ -39,13 +43,10 @@ def version_text() -> str:
     return "\n".join(lines)
 
 
-def _why_pure(backend: str) -> str:
-    if backend != "pure":
-        return ""
-    if os.environ.get("FASTPROD_BACKEND") == "pure":
-        return " (because FASTPROD_BACKEND=pure)"
+def _trouble() -> str:
+    """Why the compiled extension cannot be loaded; empty if it can be."""
     try:
         import_module("fastprod._core")
     except ImportError as error:
-        return f" (the compiled extension cannot be loaded: {error})"
+        return f"the compiled extension cannot be loaded: {error}"
     return ""
