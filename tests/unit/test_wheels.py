@@ -97,14 +97,32 @@ def test_the_page_on_installing_names_the_scripts() -> None:
     assert [name for name in named if not (ROOT / ".ci" / name).is_file()] == []
 
 
-@pytest.fixture(scope="module")
-def check_wheel() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_wheel", ROOT / ".ci" / "check_wheel.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def check_wheel() -> ModuleType:
+    return script("check_wheel")
+
+
+def test_sources_of_the_codecs_need_nothing_that_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What their own build would install, cffi, has no wheels for musl on ppc64le, s390x."""
+    told: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: told.append(command))
+    script("codec_libs").download(tmp_path)
+    install, download = told
+    assert {re.split("[>=]", word)[0] for word in install[install.index("--target") + 2 :]} == {
+        "setuptools", "setuptools_scm",
+    }  # fmt: skip
+    assert {"download", "--no-deps", "--no-build-isolation", "--require-hashes"} <= set(download)
 
 
 def compiled(folder: Path, *flags: str) -> bytes:
