@@ -2,6 +2,7 @@
 
     python .ci/check_wheel.py WHEEL...
     python .ci/check_wheel.py --published WHEEL...     also by its name one that may be published
+    python .ci/check_wheel.py --complete WHEEL...      and there are all of them
 
 A wheel has the package's Python files, with `py.typed`, its metadata and licences; a native one the extension besides,
 which is stripped, exports nothing but its module, and needs no library but those that every system has. No other
@@ -15,10 +16,13 @@ import re
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+LIST = Path(__file__).with_name("build_identifiers.txt")
+# A release may come without them, or with all of a machine's.
+OPTIONAL = {"ppc64le", "s390x"}
 SIZE_MAX = 1_500_000
 PACKAGE_FILES = ("*.py", "*.pyi", "py.typed", "DESIGN.md")
 LICENSES = ("LICENSE", "fastprod/_native/licenses/liblz4.txt", "fastprod/_native/licenses/libzstd.txt")
@@ -76,6 +80,26 @@ def faults(wheel: Path, published: bool = False) -> Iterator[str]:
 def is_published(tag: str) -> bool:
     python, _, platforms = tag.rpartition("-")
     return bool(PUBLISHED_PYTHON.fullmatch(python)) and all(map(PUBLISHED_PLATFORM.fullmatch, platforms.split(".")))
+
+
+def identifier(tag: str) -> str:
+    """cibuildwheel's name for what made a wheel with that tag."""
+    _, abi, platforms = tag.split("-")
+    platform = re.sub(r"(?<=[a-z])[0-9_]*_(?=[a-z])", "_", platforms.partition(".")[0], count=1)
+    return f"{abi}-{platform}"
+
+
+def absent(wheels: Iterable[Path]) -> Iterator[str]:
+    """What is missing among wheels that are to be published together."""
+    tags = [wheel.name.removesuffix(".whl").split("-", 2)[2] for wheel in wheels]
+    if PURE_TAG not in tags:
+        yield f"there is no {PURE_TAG}"
+    there = {identifier(tag) for tag in tags}
+    lines = [line.split() for line in LIST.read_text(encoding="ascii").splitlines() if not line.startswith("#")]
+    for _, machine, name in lines:
+        others = {each for _, where, each in lines if where == machine}
+        if name not in there and (machine not in OPTIONAL or others & there):
+            yield f"there is no {name}"
 
 
 def faults_of_extension(data: bytes) -> Iterator[str]:
@@ -146,13 +170,17 @@ def faults_of_macho(data: bytes) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Look into wheels, and fail if one holds anything but what it should.")
     parser.add_argument("--published", action="store_true", help="demand a name that may be published")
+    parser.add_argument("--complete", action="store_true", help="demand all that are published, and such names")
     parser.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL")
     arguments = parser.parse_args()
     status = 0
     for wheel in arguments.wheels:
-        found = list(faults(wheel, arguments.published))
+        found = list(faults(wheel, arguments.published or arguments.complete))
         print(f"{wheel.name}: {wheel.stat().st_size} bytes" + "".join(f"\n  {fault}" for fault in found))
         status |= bool(found)
+    for each in absent(arguments.wheels) if arguments.complete else ():
+        print(each)
+        status = 1
     return status
 
 

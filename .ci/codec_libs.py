@@ -29,6 +29,8 @@ from setuptools._distutils.sysconfig import customize_compiler
 
 HERE = Path(__file__).resolve().parent
 PINS = HERE / "codec_libs.txt"
+# What the source distributions need to say what they are; pure Python.
+TOOLS = ("setuptools>=77", "setuptools_scm>=6.2")
 LICENSES = HERE.parent / "fastprod" / "_native" / "licenses"
 
 
@@ -56,11 +58,18 @@ MACROS = [
 
 
 def download(folder: Path) -> None:
-    """Download the source distributions and unpack them."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-r", str(PINS)]
+    """Download the source distributions and unpack them.
+
+    pip asks each what it is, for which it would install all that they are built with: cffi, which has no wheels for
+    some machines and is not wanted for that.
+    """
+    pip = [sys.executable, "-m", "pip"]
+    tools = folder / "tools"
+    subprocess.run([*pip, "install", "--quiet", "--target", str(tools), *TOOLS], check=True)
+    command = [*pip, "download", "--quiet", "--no-deps", "--no-build-isolation", "--require-hashes", "-r", str(PINS)]
     for library in LIBRARIES:
         command += ["--no-binary", library.package]
-    subprocess.run(command, cwd=folder, check=True)
+    subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(tools)}, check=True)
     for path in folder.glob("*.tar.gz"):
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")

@@ -25,11 +25,13 @@ def version_text() -> str:
         raise CommandError(str(error)) from error
     from fastprod import compression
 
-    lines = [f"fastprod {__version__}", f"backend: {_backend.backend}{_why_pure(_backend.backend)}"]
+    lines = [f"fastprod {__version__}", f"backend: {_backend.backend}"]
     if _backend.backend == "pure":
-        asked_for = os.environ.get("FASTPROD_BACKEND") == "pure" and not _missing()
-        remedy = "unset FASTPROD_BACKEND" if asked_for else _backend.HOW_TO_GET_NATIVE
-        lines.append(f"to get the compiled backend: {remedy}")
+        trouble = _trouble()
+        asked_for = os.environ.get("FASTPROD_BACKEND") == "pure"
+        lines[-1] += f" ({'because FASTPROD_BACKEND=pure' if asked_for else trouble})"
+        how = _backend.HOW_TO_GET_NATIVE if trouble else "unset FASTPROD_BACKEND"
+        lines.append(f"to get the compiled backend: {how}")
     linked = {codec: f"{library} (linked)" for codec, library in _backend.linked_codecs().items()}
     packages = {codec: f"{package} (package)" for codec, package in compression.versions().items()}
     codecs = ", ".join(f"{codec}: {what}" for codec, what in {**packages, **linked}.items())
@@ -41,16 +43,7 @@ def version_text() -> str:
     return "\n".join(lines)
 
 
-def _why_pure(backend: str) -> str:
-    if backend != "pure":
-        return ""
-    if os.environ.get("FASTPROD_BACKEND") == "pure":
-        return " (because FASTPROD_BACKEND=pure)"
-    missing = _missing()
-    return f" (the compiled extension cannot be loaded: {missing})" if missing else ""
-
-
-def _missing() -> str:
+def _trouble() -> str:
     """Return why the compiled extension cannot be loaded, "" where it can."""
     try:
         with warnings.catch_warnings():
@@ -58,5 +51,5 @@ def _missing() -> str:
             warnings.simplefilter("ignore", RuntimeWarning)
             import_module("fastprod._core")
     except ImportError as error:
-        return str(error)
+        return f"the compiled extension cannot be loaded: {error}"
     return ""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fastprod import config
+from fastprod import config, partitioners, stats
 
-from .pages import DOCS, PAGES, ROOT
+from .pages import DOCS, PAGES, ROOT, tables_of
 
 pytestmark = pytest.mark.native_only
 
@@ -21,6 +21,9 @@ PICTURES = sorted(DOCS.rglob("*.svg"))
 NO_OPTIONS = {"maybe_written", "throttled_ms", "p50_ms", "p99_ms", "timeout_ms", "timestamp_ms"}
 # Pages that name other things, and what holds them.
 OTHER_NAMES = {"api.md": "made from the docstrings", "migration.md": "options of other clients"}
+# Tables of all options, which have a test each.
+HELD_ELSEWHERE = {"README.md", "api.md"}
+SOURCES = [path for path in sorted((ROOT / "fastprod").rglob("*.py")) if not {"cli", "testing"} & set(path.parts)]
 
 
 def build(folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
@@ -70,3 +73,85 @@ def test_a_picture_is_shown_and_says_what_it_shows(picture: Path) -> None:
     assert any(shown.search(page.read_text(encoding="utf-8")) for page in PAGES)
     drawn = picture.read_text(encoding="utf-8")
     assert "prefers-color-scheme: dark" in drawn or '<rect width="100%" height="100%" fill="#fff"/>' in drawn
+
+
+@pytest.mark.parametrize("name", ["kafka.svg", "sink.svg"])
+def test_measured_pictures_are_those_of_the_benchmarks(name: str) -> None:
+    assert (DOCS / "pictures" / name).read_bytes() == (ROOT / "benchmarks" / "results" / name).read_bytes()
+
+
+# What the tables say
+
+
+def stated(written: str) -> object:
+    """A default as a table has it: "30 s", "1,000,000 bytes", "no bound", `"all"`."""
+    word = written.split(":")[0].strip("`")
+    if number := re.fullmatch(r"(-?[\d,]+)( bytes| ms| s)?", word):
+        return int(number[1].replace(",", "")) * (1000 if number[2] == " s" else 1)
+    return {"no bound": float("inf"), '"all"': -1, "True": True, "None": None}.get(word, word.strip('"'))
+
+
+def test_defaults_in_tables_are_those_of_the_code() -> None:
+    defaults = config.default_config()
+    told: list[tuple[str, str, object]] = []
+    for page in PAGES:
+        for row in [row for table in tables_of(page) for row in table.rows]:
+            # Of a table that compares, the column of ours.
+            default = row.get("Default here", row.get("Default", ""))
+            option = row.get("fastprod", row.get("Here", row.get("Option", "")))
+            names = [name for name in re.findall(r"`([a-z_]+)`", option) if name in defaults]
+            values = re.split(r", (?=\d)| and ", default) if len(names) > 1 else [default]
+            if names and default and page.name not in HELD_ELSEWHERE and names != ["socket_options"]:
+                told += [(page.name, name, stated(value)) for name, value in zip(names, values, strict=True)]
+    assert len(told) > 30
+    assert [each for each in told if defaults[each[1]] != each[2]] == []
+
+
+def cells(page: str, heading: str, column: str) -> list[str]:
+    """What the tables under a heading have in a column."""
+    rows = [row for table in tables_of(DOCS / page) if table.heading == heading for row in table.rows]
+    found = [row[column] for row in rows if column in row]
+    assert found
+    return found
+
+
+def test_loggers_it_names_are_those_of_the_code() -> None:
+    used = set()
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        used |= set(re.findall(r'(?:getLogger|Journal)\("([\w.]+)"\)', text))
+        if "getLogger(__name__)" in text:
+            used.add(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    told = {name for cell in cells("operations.md", "Logging", "Logger") for name in re.findall(r"`([\w.]+)`", cell)}
+    assert told == used
+
+
+def test_figures_to_watch_are_there() -> None:
+    below = {"brokers": stats.BrokerStats, "topics": stats.TopicStats}
+    for cell in cells("operations.md", "stats()", "Where"):
+        for path in cell.strip("`").split(" / "):
+            kind: type = stats.ProducerStats
+            for name in re.sub(r"\[\w+\]", "", path).split("."):
+                assert hasattr(kind, name), path
+                kind = below.get(name, stats.Tally)
+
+
+def test_partitioners_it_names_are_there() -> None:
+    named = {name for cell in cells("migration.md", "From confluent-kafka", "The same here")
+             for name in re.findall(r'`"(\w+)"`', cell)}
+    assert {"default", "crc32"} <= named <= set(partitioners.MODES)
+
+
+def test_groups_of_metrics_are_there() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    for cell in cells("operations.md", "metrics()", "Group"):
+        assert f'"{re.match(r"`([a-z-]+[.]?)", cell)[1]}"' in text, cell  # type: ignore[index]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_variables_it_names_are_read(page: Path) -> None:
+    folders = ("fastprod", "tests", "benchmarks", ".ci")
+    readers = [ROOT / "setup.py", *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
+    text = "".join(path.read_text(encoding="utf-8") for path in readers)
+    named = set(re.findall(r"\bFASTPROD_[A-Z0-9_]+", page.read_text(encoding="utf-8")))
+    assert {name for name in named if not re.search(rf"\b{name}\b", text)} == set()

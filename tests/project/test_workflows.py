@@ -24,6 +24,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 WITHOUT_SCRIPTS = "bench-comment.yml"
 # What prepares a machine, or hands a file over, is no step of the project.
 SETTING_UP = ("python -m pip install", "sudo apt-get update", "sudo apt-get install", "cat")
+# What reads the options that a session hands on.
+SCRIPTS = {
+    "bench": "benchmarks/regressing/command.py", "chaos": "tests/chaos/__main__.py",
+    "sanitize": "tests/native/sanitize.py",
+}
+# The machines that GitHub has.
+RUNNERS = {
+    "ubuntu-latest": ("linux", "x86_64"), "ubuntu-24.04-arm": ("linux", "aarch64"),
+    "macos-15": ("macos", "arm64"), "macos-15-intel": ("macos", "x86_64"),
+    "windows-latest": ("windows", "AMD64"), "windows-11-arm": ("windows", "ARM64"),
+}
 pytestmark = pytest.mark.native_only
 
 
@@ -99,6 +110,42 @@ def test_every_step_names_what_exists() -> None:
     assert sum("run" in step for _, step in steps()) > 15
 
 
+def test_each_workflow_runs_what_it_is_for() -> None:
+    """And every session is run. `test` is what .ci/run does without nox."""
+    run: dict[str, set[str]] = {}
+    for where, step in steps():
+        for words in [line.split() for line in step.get("run", "").splitlines()]:
+            if words[0] in ("nox", ".ci/run"):
+                named = words[2:words.index("--")] if "--" in words else words[2:]
+                run.setdefault(where.partition(":")[0], set()).update(named or words)
+    assert run == {
+        "ci.yml": {".ci/run", "lint", "types", "docs", "build", "import_time", "next_cpython", "coverage", "sanitize"},
+        "integration.yml": {"integration"}, "bench.yml": {"bench"},
+        "wheels.yml": {"sdist", "pure_wheel", "wheels", "check_dist"},
+        "nightly.yml": {"next_cython", "next_cpython", "fuzz", "chaos", "sanitize"},
+    }
+    assert sessions() - set().union(*run.values()) == {"test"}
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_what_steps_hand_to_a_script_it_takes(name: str) -> None:
+    text = (ROOT / SCRIPTS[name]).read_text(encoding="ascii")
+    lines = [line for _, step in steps() for line in step.get("run", "").splitlines()]
+    handed = [line.partition(" -- ")[2] for line in lines if line.startswith(f"nox -s {name} -- ")]
+    options = {option for words in handed for option in re.findall(r"--[\w-]+", words)}
+    assert options
+    assert {option for option in options if f'add_argument("{option}"' not in text} == set()
+
+
+def test_what_may_be_skipped_is_there() -> None:
+    lines = (ROOT / ".ci" / "allowed_skips.txt").read_text(encoding="ascii").splitlines()
+    ids = [line.split("#")[0].strip() for line in lines if not line.startswith("#")]
+    assert ids
+    for module, _, function in (each.partition("::") for each in ids):
+        text = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="ascii")
+        assert f"def {function.partition('[')[0]}(" in text, function
+
+
 def test_the_workflow_without_scripts_checks_nothing_out() -> None:
     used = [step.get("uses", "") for where, step in steps() if where.startswith(WITHOUT_SCRIPTS)]
     assert used
@@ -118,6 +165,32 @@ def test_what_publishes_checks_nothing_out_and_runs_nothing() -> None:
         "actions/download-artifact", "pypa/gh-action-pypi-publish",
     ]  # fmt: skip
     assert "github.ref_type == 'tag'" in job["if"]
+
+
+def test_wheels_are_tried_before_there_is_a_release() -> None:
+    """Each week, and with each change of what they are made of."""
+    when = WORKFLOWS["wheels.yml"][True]
+    assert when["schedule"]
+    paths = when["pull_request"]["paths"]
+    made_of = ["pyproject.toml", "setup.py", "MANIFEST.in", "fastprod/_core.pyx", *ROOT.glob("fastprod/_native/*.*"),
+               *ROOT.glob(".ci/codec_libs.*"), ROOT / ".ci" / "check_wheel.py"]
+    assert [each for each in made_of if not any((ROOT / each).match(pattern) for pattern in paths)] == []
+    assert [pattern for pattern in paths if not list(ROOT.glob(pattern))] == []
+
+
+def test_what_is_published_has_attestations() -> None:
+    (options,) = [each["with"] for each in WORKFLOWS["wheels.yml"]["jobs"]["publish"]["steps"]
+                  if each["uses"].startswith("pypa/gh-action-pypi-publish@")]
+    assert options["attestations"] is True
+
+
+def test_there_is_a_runner_for_each_machine_that_wheels_are_for() -> None:
+    jobs = WORKFLOWS["wheels.yml"]["jobs"]
+    native = {RUNNERS[runner] for runner in jobs["native"]["strategy"]["matrix"]["runner"]}
+    emulated = {("linux", machine) for machine in jobs["emulated"]["strategy"]["matrix"]["architecture"]}
+    lines = (ROOT / ".ci" / "build_identifiers.txt").read_text(encoding="ascii").splitlines()
+    assert native | emulated == {tuple(line.split()[:2]) for line in lines if not line.startswith("#")}
+    assert not native & emulated
 
 
 def test_every_action_is_pinned_by_its_commit_with_the_version_beside_it() -> None:
@@ -150,8 +223,12 @@ def test_rights_are_few_and_nothing_runs_for_ever(name: str) -> None:
 
 
 def test_the_pythons_that_are_tested_are_those_that_are_promised() -> None:
+    """And the free-threaded ones that there are wheels for."""
     promised = {each.rpartition(" ")[2] for each in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", each)}
-    assert set(WORKFLOWS["ci.yml"]["jobs"]["tests"]["strategy"]["matrix"]["python"]) == promised
+    built = re.findall(r" cp(3)(\d+t)-", (ROOT / ".ci" / "build_identifiers.txt").read_text(encoding="ascii"))
+    jobs = WORKFLOWS["ci.yml"]["jobs"]
+    tested = [each for job in ("tests", "newer") for each in jobs[job]["strategy"]["matrix"]["python"]]
+    assert sorted(tested) == sorted(promised | {".".join(version) for version in built})
 
 
 def test_the_releases_of_kafka_are_the_same_everywhere() -> None:
@@ -179,6 +256,9 @@ def test_what_dependabot_looks_after_is_there() -> None:
     for each in kept:
         for folder in each.get("directories", [each.get("directory")]):
             assert (ROOT / folder.lstrip("/")).is_dir()
+    (pip,) = [each for each in kept if each["package-ecosystem"] == "pip"]
+    # .ci has the pins of what is linked into wheels.
+    assert set(pip["directories"]) == {"/", "/.ci"}
 
 
 def test_the_commands_of_contributing_exist() -> None:

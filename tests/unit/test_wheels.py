@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -67,7 +68,12 @@ def test_no_wheel_is_built_without_the_codecs_or_tested_on_the_other_twin(system
         assert ("MACOSX_DEPLOYMENT_TARGET" in building) == (system == "macos"), name
         assert testing["FASTPROD_BACKEND"] == "native", name
         assert testing["FASTPROD_TEST_LINKED"] == "lz4,zstd", name
-        assert one.test_selector(name), name
+        assert one.test_selector(name) != name.endswith(("-musllinux_ppc64le", "-musllinux_s390x")), name
+        assert "{project}/tests/parity {project}/tests/unit/test_held_interpreter.py" in one.test_command, name
+        assert one.audit_command == ["python {project}/.ci/check_wheel.py --published {wheel}"], name
+        assert " repair" in one.repair_command or "delocate-wheel" in one.repair_command, name
+        # cramjam's newest wheels are for a newer glibc than that of manylinux2014, older ones are not.
+        assert testing["PIP_PREFER_BINARY"] == "1", name
         if system == "linux":
             machine = name.rpartition("linux_")[2]
             assert f"manylinux2014_{machine}@sha256:" in one.manylinux_images[machine], name
@@ -83,14 +89,40 @@ def test_the_page_on_installing_names_them() -> None:
     assert f"free-threaded builds of {' and '.join('3.' + minor for minor in free_threaded)}" in " ".join(page.split())
 
 
-@pytest.fixture(scope="module")
-def check_wheel() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_wheel", ROOT / ".ci" / "check_wheel.py")
+def test_the_page_on_installing_names_the_scripts() -> None:
+    """Those that prove something of a wheel, and none that is not there."""
+    page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `\.ci/(\w+\.py)` \|", page, re.MULTILINE))
+    assert named == {"zig_wheel.py", "pythons.py", "check_wheel.py", "import_time.py", "platforms.py"}
+    assert [name for name in named if not (ROOT / ".ci" / name).is_file()] == []
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def check_wheel() -> ModuleType:
+    return script("check_wheel")
+
+
+def test_sources_of_the_codecs_need_nothing_that_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What their own build would install, cffi, has no wheels for musl on ppc64le, s390x."""
+    told: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: told.append(command))
+    script("codec_libs").download(tmp_path)
+    install, download = told
+    assert {re.split("[>=]", word)[0] for word in install[install.index("--target") + 2 :]} == {
+        "setuptools", "setuptools_scm",
+    }  # fmt: skip
+    assert {"download", "--no-deps", "--no-build-isolation", "--require-hashes"} <= set(download)
 
 
 def compiled(folder: Path, *flags: str) -> bytes:
@@ -200,6 +232,50 @@ class TestFaults:
     def test_name(self, tmp_path: Path, check_wheel: ModuleType, good: bytes, tag: str, published: bool) -> None:
         found = list(check_wheel.faults(wheel(tmp_path, check_wheel, good, {}, tag), published=True))
         assert (f"{tag} is no tag that is published" not in found) == published
+
+
+# What .ci/build_identifiers.txt has but for the machines that are optional, by the names that wheels have.
+PLATFORMS = ("manylinux_2_17_{}.manylinux2014_{}", "musllinux_1_2_{}", "macosx_11_0_{}", "win_{}")
+
+
+def names_of(identifiers: list[str]) -> list[Path]:
+    """The wheels that cibuildwheel calls so."""
+    named = [Path("fastprod-1.0-py3-none-any.whl")]
+    for name in identifiers:
+        abi, _, platform = name.partition("-")
+        system, _, machine = platform.partition("_")
+        (form,) = [each for each in PLATFORMS if each.startswith(system)]
+        named.append(Path(f"fastprod-1.0-{abi.rstrip('t')}-{abi}-{form.replace('{}', machine)}.whl"))
+    return named
+
+
+class TestAllThatArePublished:
+    ALWAYS = names_of([name for (_, machine), names in LISTED.items() for name in names
+                       if machine not in ("ppc64le", "s390x")])
+
+    def test_with_or_without_the_optional_machines(self, check_wheel: ModuleType) -> None:
+        assert list(check_wheel.absent(self.ALWAYS)) == []
+        assert list(check_wheel.absent(self.ALWAYS + names_of(LISTED["linux", "s390x"]))) == []
+
+    def test_one_that_is_missing(self, check_wheel: ModuleType) -> None:
+        """The pure one as well, and one of a machine of which there are others."""
+        every = self.ALWAYS + names_of(LISTED["linux", "s390x"])
+        missing = {
+            wheel.name: list(check_wheel.absent([each for each in every if each.name != wheel.name])) for wheel in every
+        }
+        assert all(len(names) == 1 for names in missing.values()), missing
+        assert missing["fastprod-1.0-py3-none-any.whl"] == ["there is no py3-none-any"]
+        assert missing["fastprod-1.0-cp315-cp315t-win_arm64.whl"] == ["there is no cp315t-win_arm64"]
+        assert missing["fastprod-1.0-cp314-cp314t-musllinux_1_2_s390x.whl"] == ["there is no cp314t-musllinux_s390x"]
+
+    def test_the_command_fails(self, check_wheel: ModuleType, tmp_path: Path) -> None:
+        pure = wheel(tmp_path, check_wheel, b"", {"fastprod/_core.cpython-311-x86_64-linux-gnu.so": None},
+                     "py3-none-any")
+        for flag, status in (("--published", 0), ("--complete", 1)):
+            command = [sys.executable, str(ROOT / ".ci" / "check_wheel.py"), flag, str(pure)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == status, done.stdout
+            assert ("there is no cp311-manylinux_x86_64\n" in done.stdout) == bool(status)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its compiler keeps symbols in a file of their own")
