@@ -212,6 +212,20 @@ def wheels(session: nox.Session) -> None:
 
 
 @nox.session
+def zig_wheel(session: nox.Session) -> None:
+    """A wheel for manylinux2014, without its image: built from the source distribution by zig, and tested."""
+    session.install(*requirements("wheels"))
+    session.run("python", ".ci/zig_wheel.py", *(session.posargs or ["dist"]))
+
+
+@nox.session
+def pythons(session: nox.Session) -> None:
+    """Wheels on every CPython of Debian's, or on `-- FOLDER 3.14t` and for `--machine s390x`; wants Debian."""
+    session.install(*requirements("wheels"))
+    session.run("python", ".ci/pythons.py", *(session.posargs or [session.create_tmp()]))
+
+
+@nox.session
 def check_dist(session: nox.Session) -> None:
     """What lies in dist/, as it is to be published: every wheel that there is to be, and each as it should be."""
     install(session, "twine")
