@@ -14,7 +14,7 @@ import pytest
 import fastprod
 
 HOME = Path(fastprod.__file__).parent.parent
-# What the face and the planes need at once, whatever these bring along on this version of Python.
+# What the face and the planes need at once, named tuples too, whatever these bring along on this version of Python.
 NEEDED = (
     "__future__, array, copy, importlib, logging, operator, selectors, socket, struct, threading, typing, weakref, zlib"
 )
@@ -30,8 +30,9 @@ if fastprod.backend == "native":
 def loaded_by(statement: str) -> set[str]:
     """The modules that a statement loads, in an interpreter that has what is needed already."""
     program = (
-        f"import sys; sys.path.insert(0, {str(HOME)!r}); import {NEEDED}; before = set(sys.modules); {statement}; "
-        "print(*set(sys.modules) - before)"
+        f"import sys; sys.path.insert(0, {str(HOME)!r}); import {NEEDED}\n"
+        "class Row(typing.NamedTuple): field: int\n"
+        f"before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
     )
     # -S: what is installed beside it may load modules when the interpreter starts.
     done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True)
