@@ -10,11 +10,11 @@ from fastprod.waiting import RLock
 class UnreadFailures:
     """Of one plane."""
 
-    __slots__ = ("_count", "_dropped", "_lock")
+    __slots__ = ("_count", "_dropped", "lock")
 
     def __init__(self) -> None:
-        # Entered again where a destructor runs inside it.
-        self._lock = RLock()
+        # Entered again where a destructor runs inside it. Nobody waits for another one inside it.
+        self.lock = RLock()
         self._count = 0
         self._dropped: collections.deque[tuple[int, BaseException]] = collections.deque()
 
@@ -24,7 +24,7 @@ class UnreadFailures:
         return self._count
 
     def add(self, amount: int) -> None:
-        with self._lock:
+        with self.lock:
             self._count += amount
 
     def drop(self, amount: int, example: BaseException) -> None:
@@ -54,7 +54,7 @@ class Unread:
         failures.add(records)
 
     def seen(self) -> None:
-        """One future or errback has got its error."""
+        """One future or errback has got its error. The lock of the failures is held."""
         if self._left > 0:
             self._left -= 1
             self._all.add(-1)
