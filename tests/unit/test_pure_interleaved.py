@@ -1,22 +1,17 @@
-"""Two threads at the same thing, the second between any two instructions of the first.
-
-Where an interpreter has no GIL they may be anywhere, and where it has one at any call. What one does under a lock, the
-other waits for.
-"""
+"""Two threads at the same thing in the Python twin, the second between any two instructions of the first."""
 
 from __future__ import annotations
 
-import itertools
+import functools
 import socket
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+import interleaved
 import pytest
+from interleaved import Case
 from pure_rig import TOPIC
 
 from fastprod import _pure, config, errors
@@ -25,49 +20,7 @@ from fastprod._pure.core import Core
 # It does not depend on the twin that the tests run on.
 pytestmark = pytest.mark.pure_only
 
-FOLDER = str(Path(_pure.__file__).parent)
-# A thread that has not ended by then waits for the one that is traced.
-BLOCKED_S = 0.02
-
-
-class Between:
-    """In the block, and from `arm` on: before the instruction of that number, 1 being the first, that this thread comes
-    by in `_pure/`, another one calls `other`. `reached`: it came by as many."""
-
-    def __init__(self) -> None:
-        self.reached = False
-        self._left = 0
-        self._thread = threading.Thread()
-        self._tracer_before = sys.gettrace()
-
-    def arm(self, number: int, other: Callable[[], object]) -> None:
-        self._left = number
-        self._thread = threading.Thread(target=other)
-
-    def __enter__(self) -> Between:
-        sys.settrace(self._entered)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self._tracer_before)
-        if self.reached:
-            self._thread.join(20)
-            assert not self._thread.is_alive()
-
-    def _entered(self, frame: FrameType, _event: str, _arg: Any) -> Callable[..., Any] | None:
-        if not frame.f_code.co_filename.startswith(FOLDER):
-            return None
-        frame.f_trace_opcodes = True
-        return self._traced
-
-    def _traced(self, _frame: FrameType, event: str, _arg: Any) -> Callable[..., Any]:
-        if event == "opcode":
-            self._left -= 1
-            if self._left == 0:
-                self.reached = True
-                self._thread.start()
-                self._thread.join(BLOCKED_S)
-        return self._traced
+everywhere = functools.partial(interleaved.everywhere, str(Path(_pure.__file__).parent))
 
 
 class Rig:
@@ -103,25 +56,6 @@ def rig() -> Iterator[Rig]:
         pass
     ours.close()
     theirs.close()
-
-
-Case = tuple[Callable[[], object], Callable[[], object], Callable[[], object]]
-
-
-def everywhere(case: Callable[[], Case]) -> None:
-    """`case()` sets out anew, and returns what the first thread does, what the second does, and what checks it."""
-    for number in itertools.count(1):
-        with Between() as between:
-            # From 3.12 on a function's instructions are shown from the second time on.
-            for step in case():
-                step()
-            act, other, check = case()
-            between.arm(number, other)
-            act()
-        if not between.reached:
-            assert number > 4
-            return
-        check()
 
 
 def test_only_one_ends_a_future_by_hand(rig: Rig) -> None:
