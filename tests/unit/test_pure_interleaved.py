@@ -12,7 +12,6 @@ from typing import Any
 import interleaved
 import pytest
 from interleaved import Case
-from pure_rig import TOPIC
 
 from fastprod import _pure, config, errors
 from fastprod._pure.core import Core
@@ -20,6 +19,7 @@ from fastprod._pure.core import Core
 # It does not depend on the twin that the tests run on.
 pytestmark = pytest.mark.pure_only
 
+TOPIC = "topic"
 everywhere = functools.partial(interleaved.everywhere, str(Path(_pure.__file__).parent))
 
 
