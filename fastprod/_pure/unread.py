@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 
 from fastprod.waiting import RLock
 
@@ -34,10 +35,11 @@ class UnreadFailures:
     def take(self) -> tuple[int, BaseException | None]:
         """How many were dropped unseen since the last call, and one of them (None: none)."""
         count, example = 0, None
-        while self._dropped:
-            amount, error = self._dropped.popleft()
-            count += amount
-            example = example or error
+        with contextlib.suppress(IndexError):  # another thread may take them, too
+            while True:
+                amount, error = self._dropped.popleft()
+                count += amount
+                example = example or error
         return count, example
 
 
