@@ -66,8 +66,8 @@ cdef class ListCall(Call):
         return 0
 
     cdef int copy_lists(self) except -1:
-        # A new list may start it, and finalizers change the ones that are copied. Without a GIL these are never lent, and
-        # whoever turns the collector off meanwhile means it.
+        # A new list may start it, and finalizers change the ones that are copied. Without a GIL these are never lent,
+        # and whoever turns the collector off meanwhile means it.
         cdef bint collects = GIL and PyGC_Disable()
         self.lent = False
         try:
