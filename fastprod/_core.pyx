@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: freethreading_compatible=True
 # distutils: language = c++
 """The compiled data plane: the table of contents of one compiled unit, in order of dependence.
 

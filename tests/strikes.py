@@ -36,17 +36,23 @@ def places(code: CodeType) -> set[int]:
 
 class Strike:
     """Raises KeyboardInterrupt at the place of that number, 1 being the first, that the block comes by in the files
-    whose paths begin like one of `paths` (and in `threading`). `place`: where that was; None: not that far."""
+    whose paths begin like one of `paths` (and in `threading`). `place`: where that was; None: not that far. `rehearse`:
+    is called before. From 3.12 on a function's places are shown from the second time on that it is traced."""
 
-    def __init__(self, number: int, *paths: str) -> None:
+    def __init__(self, number: int, *paths: str, rehearse: Callable[[], object] | None = None) -> None:
         self.place: str | None = None
-        self._left = number
+        self._number = number
+        self._left = 0
+        self._rehearse = rehearse
         self._paths = (*paths, threading.__file__)
         # Whoever counts lines goes on counting them afterwards.
         self._tracer_before = sys.gettrace()
 
     def __enter__(self) -> Strike:
         sys.settrace(self._entered)
+        if self._rehearse is not None:
+            self._rehearse()
+        self._left = self._number
         return self
 
     def __exit__(self, *_: object) -> None:

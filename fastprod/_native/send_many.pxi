@@ -66,7 +66,9 @@ cdef class ListCall(Call):
         return 0
 
     cdef int copy_lists(self) except -1:
-        cdef bint collects = PyGC_Disable()   # a new list may start it, and finalizers change the ones that are copied
+        # A new list may start it, and finalizers change the ones that are copied. Without a GIL these are never lent,
+        # and whoever turns the collector off meanwhile means it.
+        cdef bint collects = GIL and PyGC_Disable()
         self.lent = False
         try:
             self.values = list(self.values)

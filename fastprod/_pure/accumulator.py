@@ -78,8 +78,10 @@ class TopicRoute:
 
     def take_used(self) -> bool:
         """Whether a record was sent to the topic since this was last asked."""
-        used, self._used = self._used, False
-        return used
+        if not self._used:
+            return False
+        self._used = False  # what is sent in between counts as before
+        return True
 
     def mark_used(self) -> None:
         self._used = True
@@ -127,9 +129,10 @@ class TopicRoute:
     def move_sticky(self, slot: StickySlot | None) -> StickySlot:
         """The slot after `slot`: a new one, unless another thread moved it first."""
         with self._rotation_lock:
-            if self.sticky is None or self.sticky is slot:
-                self.sticky = StickySlot(self._next_partition(slot))
-            return self.sticky
+            now = self.sticky  # `update` may take it away at any time
+            if now is None or now is slot:
+                now = self.sticky = StickySlot(self._next_partition(slot))
+            return now
 
     def _next_partition(self, slot: StickySlot | None) -> Partition:
         """When all queues are alike, every partition once, in random order, then again; otherwise

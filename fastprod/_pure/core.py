@@ -79,7 +79,14 @@ class Core:
         self.unsettled: dict[BatchOutcome, None] = {}
         self.settling = Gate()  # opened when the next one is settled
 
-        for lock in (self.lock, self.registry, self.pool.lock, self._wake.lock, self._told.lock):
+        for lock in (
+            self.lock,
+            self.registry,
+            self.pool.lock,
+            self._wake.lock,
+            self._told.lock,
+            self.host.unread.lock,
+        ):
             self.host.guard(lock)
 
     # --- Signals --------------------------------------------------------------------------------
@@ -92,6 +99,14 @@ class Core:
         """Let it look at every broker."""
         self.urged = True
         self.wake()
+
+    def take_urge(self) -> bool:
+        """Whether it is to look at every broker. One that comes in between is not lost: the I/O
+        thread looks after it."""
+        urged = self.urged
+        if urged:
+            self.urged = False
+        return urged
 
     def woken(self) -> None:
         """The I/O thread is awake."""

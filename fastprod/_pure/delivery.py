@@ -348,18 +348,31 @@ class FutureRecordMetadata:
     def _own_failure(self, outcome: BatchOutcome, index: int) -> BaseException | None:
         """This future's copy of the error: one that was raised by many would collect the frames
         of them all. What it was given by hand is handed out as it is."""
-        if self._error is None:
-            error = failure_of(outcome, index)
-            by_hand = error is None or outcome.topic_partition is None
-            mine = error if by_hand else failures.own(error)
-            # Nothing is called from here to the assignment, so no other thread comes in between:
-            # two that look at the same time get the same object, and it is counted as read once.
-            if self._error is not None:
-                return self._error
+        if self._error is not None:
+            return self._error
+        error = failure_of(outcome, index)
+        if error is None:
+            return None
+        mine = error if outcome.topic_partition is None else failures.own(error)
+        if outcome.host.forked:  # the lock may be held for good
             self._error = mine
-            if error is not None and outcome.unread is not None and not outcome.host.forked:
-                outcome.unread.seen()
-        return self._error
+            return mine
+        # Two that look at the same time get the same object, and it is counted as read once.
+        with outcome.host.unread.lock:
+            if self._left(outcome):
+                return mine
+            if self._error is None:
+                self._error = mine
+                if outcome.unread is not None:
+                    outcome.unread.seen()
+            return self._error
+
+    def _left(self, outcome: BatchOutcome) -> bool:
+        """Whether another outcome decides the record by now than this one, which did when it was
+        looked up: it was split, or this future has been ended by hand."""
+        now = self._outcome
+        by_hand = now.topic_partition is None and now is not outcome
+        return by_hand or outcome.children is not None
 
     def succeeded(self) -> bool:
         """Whether the record was acknowledged."""
@@ -469,8 +482,8 @@ class FutureRecordMetadata:
                 outcome, index = self._leaf()
                 entry = Registered(index, kind, self, function, args, kwargs)
                 with outcome.lock:
-                    if outcome.children is not None:
-                        continue  # split between the look and the lock
+                    if self._left(outcome):
+                        continue  # between the look and the lock
                     if outcome.settled:
                         break
                     pool = outcome.host.pool
@@ -520,23 +533,28 @@ class FutureRecordMetadata:
         return self._resolve(_detached(None, mine))
 
     def _resolve(self, mine: BatchOutcome) -> FutureRecordMetadata:
-        outcome, _ = self._leaf()
-        with outcome.lock:
-            if outcome.done:
-                raise errors.IllegalStateError(
-                    "This future is already complete; success() and failure() come too late."
-                )
-            due = [entry for entry in outcome.callbacks if entry.future is self]
-            others = [entry for entry in outcome.callbacks if entry.future is not self]
-            size = len(due) * layout.CALLBACK_SIZE
-            pool = outcome.host.pool
-            if pool is not None:
-                with pool.lock:
-                    outcome.callbacks = others
-                    self._outcome, self._index = mine, 0
-                    pool.owed -= size
-                pool.settle(0)
-        for raised in [_call_back(entry._replace(number=0), mine) for entry in due]:
+        while True:
+            outcome, _ = self._leaf()
+            with outcome.lock:
+                if outcome.done:
+                    raise errors.IllegalStateError(
+                        "This future is already complete; success() and failure() come too late."
+                    )
+                if self._left(outcome):
+                    continue  # between the look and the lock
+                due = [entry for entry in outcome.callbacks if entry.future is self]
+                others = [entry for entry in outcome.callbacks if entry.future is not self]
+                size = len(due) * layout.CALLBACK_SIZE
+                pool = outcome.host.pool
+                if pool is not None:
+                    with pool.lock:
+                        outcome.callbacks = others
+                        # The index stays as it is: there all have the same outcome.
+                        self._outcome = mine
+                        pool.owed -= size
+                    pool.settle(0)
+            break
+        for raised in [_call_back(entry, mine) for entry in due]:
             if raised is not None:
                 raise raised
         return self

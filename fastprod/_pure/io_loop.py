@@ -124,7 +124,7 @@ class IoLoop:
         now = time.monotonic()
         core = self._core
         self._carry_out_commands(now)
-        urged, core.urged = core.urged, False
+        urged = core.take_urge()
         with core.lock:
             now = time.monotonic()  # waiting for the lock may have taken a while
             core.place_late()

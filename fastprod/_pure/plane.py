@@ -300,10 +300,11 @@ class DataPlane:
             raise failures.waits_inside("flush()")
         core.place_late()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        core.flush_until = max(core.flush_until, time.monotonic())
-        core.urge()
         with core.registry:
+            # All that is waited for was created before, and what another thread flushes as well.
+            core.flush_until = time.monotonic()
             waiting = list(core.unsettled)
+        core.urge()
         while True:
             gate = core.settling
             while waiting and _settled(waiting[-1]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 
 from fastprod.waiting import RLock
 
@@ -10,11 +11,11 @@ from fastprod.waiting import RLock
 class UnreadFailures:
     """Of one plane."""
 
-    __slots__ = ("_count", "_dropped", "_lock")
+    __slots__ = ("_count", "_dropped", "lock")
 
     def __init__(self) -> None:
-        # Entered again where a destructor runs inside it.
-        self._lock = RLock()
+        # Entered again where a destructor runs inside it. Nobody waits for another one inside it.
+        self.lock = RLock()
         self._count = 0
         self._dropped: collections.deque[tuple[int, BaseException]] = collections.deque()
 
@@ -24,7 +25,7 @@ class UnreadFailures:
         return self._count
 
     def add(self, amount: int) -> None:
-        with self._lock:
+        with self.lock:
             self._count += amount
 
     def drop(self, amount: int, example: BaseException) -> None:
@@ -34,10 +35,11 @@ class UnreadFailures:
     def take(self) -> tuple[int, BaseException | None]:
         """How many were dropped unseen since the last call, and one of them (None: none)."""
         count, example = 0, None
-        while self._dropped:
-            amount, error = self._dropped.popleft()
-            count += amount
-            example = example or error
+        with contextlib.suppress(IndexError):  # another thread may take them, too
+            while True:
+                amount, error = self._dropped.popleft()
+                count += amount
+                example = example or error
         return count, example
 
 
@@ -54,7 +56,7 @@ class Unread:
         failures.add(records)
 
     def seen(self) -> None:
-        """One future or errback has got its error."""
+        """One future or errback has got its error. The lock of the failures is held."""
         if self._left > 0:
             self._left -= 1
             self._all.add(-1)

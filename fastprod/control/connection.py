@@ -128,10 +128,13 @@ class Connection:
         return len(self._open)
 
     def waits_for(self) -> str:
-        """What it is waiting for just now, in words."""
+        """What it is waiting for just now, in words. Any thread."""
         if self.state is State.DIALING:
             return "no answer to the attempt to connect yet"
-        asked = self._open[0].call.name if self._open else "anything"
+        try:
+            asked = self._open[0].call.name
+        except IndexError:  # perhaps answered just now
+            asked = "anything"
         if self.served:
             return f"connected, but {asked} is not answered yet"
         return f"connected, but it does not answer {asked}; {_IS_IT_KAFKA}"

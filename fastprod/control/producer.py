@@ -221,9 +221,13 @@ class Engine:
         if self._finalizer is not None:
             self._finalizer.cancel()
         self._thread.stop()
-        if not inside and not self._thread.join(_JOIN_S):
-            # A callback does not return. The data plane need not wait for it.
-            self._stop_plane()
+        if not inside:
+            if self._thread.join(_JOIN_S):
+                # What this thread has made is destroyed by this thread, where there is no GIL, and so perhaps only now.
+                self._log_unread()
+            else:
+                # A callback does not return. The data plane need not wait for it.
+                self._stop_plane()
         return self._undelivered
 
     def abandon(self, budget_s: float = _EXIT_BUDGET_S) -> None:

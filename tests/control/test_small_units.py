@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import socket
 import threading
 import time
 from math import inf
+from types import SimpleNamespace
+from typing import Any
 
+import interleaved
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastprod import errors
-from fastprod.control import splitting, wire
+from fastprod.control import connection, splitting, wire
 from fastprod.control.cluster import Leader
 from fastprod.control.frames import FrameReader
 from fastprod.control.journal import Journal
@@ -281,3 +285,20 @@ def test_every_error_names_its_place() -> None:
         assert "Topic 'top' partition 5, batch of 2 records (345 bytes), broker 7: " in str(error)
         assert "Sent once in 68 ms." in str(error)
         assert error.maybe_written is False
+
+
+def test_what_a_connection_waits_for_may_come_meanwhile() -> None:
+    """Other threads ask, for the words of their errors."""
+
+    def case() -> interleaved.Case:
+        made: Any = connection.Connection.__new__(connection.Connection)
+        made.state, made.served = connection.State.READY, 1
+        made._open = collections.deque([SimpleNamespace(call=SimpleNamespace(name="Metadata"))])
+        told: list[str] = []
+
+        def check() -> None:
+            assert told[0].split()[2] in ("Metadata", "anything")
+
+        return lambda: told.append(made.waits_for()), made._open.popleft, check
+
+    interleaved.everywhere(connection.__file__, case)

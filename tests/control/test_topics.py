@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import threading
@@ -243,10 +244,15 @@ def test_a_signal_anywhere(sender: MakeSender, broker: ScriptedBroker) -> None:
     """Whoever gave up is not waited for, and nobody hangs."""
     engine = sender(broker.address, retry_backoff_ms=5).engine
     files = [str(module.__file__) for module in (loop, topics, waiting)]
+
+    def rehearse() -> None:
+        with contextlib.suppress(errors.KafkaError):
+            engine.partitions_for("no-such-topic", 0)
+
     for number in itertools.count(1):
         name = f"new-{number}"
         broker.topics[name] = (0, 1)
-        strike = Strike(number, *files)
+        strike = Strike(number, *files, rehearse=rehearse)
         try:
             with strike:
                 engine.partitions_for(name, 20)

@@ -6,9 +6,10 @@
     python tests/native/sanitize.py --planted           plant a bug of each kind, and demand that it is found
     python tests/native/sanitize.py --planted race      only that one
 
-With the Python of an environment that has the `test` extra. The package is copied and built in a temporary folder,
-and the copy is put before the installed one, which stays as it is; bugs are planted in such a copy. Any report of a
-sanitizer is a failure, whatever the tests say: what is not reported stands in `cpython.supp`. gcc on Linux only.
+With the Python of an environment that has the `test` extra, one without a GIL as well. The package is copied and built
+in a temporary folder, and the copy is put before the installed one, which stays as it is; bugs are planted in such a
+copy. Any report of a sanitizer is a failure, whatever the tests say: what is not reported stands in `cpython.supp`. gcc
+on Linux only.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -100,7 +102,8 @@ def environment_of(what: str, away: Path) -> dict[str, str]:
     return {
         **os.environ,
         "LD_PRELOAD": " ".join(map(library, LIBRARIES[what])),
-        "PYTHONMALLOC": "malloc",
+        # So that Python's objects are looked after as well. Without a GIL there is no malloc, but its own checks.
+        "PYTHONMALLOC": "debug" if sysconfig.get_config_var("Py_GIL_DISABLED") else "malloc",
         "PYTHONPATH": str(away),
         "FASTPROD_BACKEND": "native",
         "ASAN_OPTIONS": f"detect_leaks=0:exitcode=66:{common}",

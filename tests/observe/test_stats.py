@@ -229,6 +229,27 @@ def test_the_example_is_a_record_that_was_at_fault(
     assert "far too late" in told
 
 
+def test_what_is_let_go_of_while_it_closes_is_told_of(
+    broker: ScriptedBroker, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = make()
+    broker.on_produce("t", 1).refuse(BAD_TIMESTAMP)
+    kept = [producer.send("t", b"v", partition=1)]
+    thread = producer._engine._thread
+    join = thread.join
+
+    def late(timeout_s: float) -> bool:
+        ended = join(timeout_s)
+        kept.clear()
+        return ended
+
+    monkeypatch.setattr(thread, "join", late)
+    with caplog.at_level(logging.WARNING, "fastprod"):
+        producer.close()
+    (told,) = (each.getMessage() for each in caplog.records if "nobody looked" in each.getMessage())
+    assert "1 record(s) failed" in told
+
+
 def test_while_it_runs_they_are_told_of_once_in_a_while(
     broker: ScriptedBroker, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
