@@ -48,6 +48,8 @@ class Identity:
         """`on_unsupported`: the broker has no InitProducerId that we could use. `on_unanswered`:
         the connection ended instead; `metadata_came` is waited for."""
         self.current: tuple[int, int] = _NONE
+        # Ids that another cluster gave, with the last epoch that was used under each there.
+        self._elsewhere: dict[int, int] = {}
         self._loop = loop
         self._channel = channel
         self._plane = plane
@@ -82,6 +84,7 @@ class Identity:
         duplicates."""
         if self.current == _NONE or self._stopped:
             return
+        self._elsewhere[self.current[0]] = self.current[1]
         self._journal.info(
             "Producer id %s is of another cluster; asking for another", self.current[0]
         )
@@ -119,7 +122,13 @@ class Identity:
             return
         if answer is not None and answer.error_code == 0:
             self._failures = 0
-            self._adopt(answer.producer_id, answer.epoch)
+            # Partitions are blocked under what they were stamped with: a cluster that gives the same
+            # id as the one before must not make that valid again.
+            epoch = max(answer.epoch, self._elsewhere.get(answer.producer_id, -1) + 1)
+            if epoch > LAST_EPOCH:
+                self.start()
+                return
+            self._adopt(answer.producer_id, epoch)
             self._journal.debug("Producer id %s, epoch %s", *self.current)
             return
         if error is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastprod import errors
-from fastprod.control.identity import Identity
+from fastprod.control.identity import LAST_EPOCH, Identity
 from fastprod.control.wire import NewIdentity
 
 from .doubles import ManualChannel, ManualLoop, RecordingPlane, quiet
@@ -150,6 +150,22 @@ class TestAnotherCluster:
         rig.channel.answer(NewIdentity(0, 0, 0))
         assert rig.plane.named("set_identity")[1:] == [(-1, -1), (0, 0)]
         assert len(rig.channel.asked) == 2
+
+    @pytest.mark.parametrize(("given", "epoch"), [(0, 4), (3, 4), (4, 4), (9, 9)])
+    def test_the_same_id_comes_with_an_epoch_that_was_not_used(self, given: int, epoch: int) -> None:
+        """Throwaway clusters all begin with the same id."""
+        rig = Rig().held(epoch=3)
+        rig.identity.other_cluster()
+        rig.channel.answer(NewIdentity(0, 7, given))
+        assert rig.plane.named("set_identity")[-1] == (7, epoch)
+
+    def test_the_same_id_is_of_no_use_with_its_last_epoch(self) -> None:
+        rig = Rig().held(epoch=LAST_EPOCH)
+        rig.identity.other_cluster()
+        rig.channel.answer(NewIdentity(0, 7, 0))
+        assert rig.plane.named("set_identity")[-1] == (-1, -1)
+        rig.channel.answer(NewIdentity(0, 8, 0))
+        assert rig.plane.named("set_identity")[-1] == (8, 0)
 
     def test_without_an_id_there_is_nothing_to_give_up(self) -> None:
         rig = Rig()

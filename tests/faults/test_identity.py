@@ -100,17 +100,20 @@ class TestIdentity:
         assert future.get(10).offset == 0
 
 
-def test_another_cluster_gives_another_one(scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+@pytest.mark.parametrize("given", [(ID + 50, 0), (ID, 1)], ids=["another id", "the same id"])
+def test_another_cluster_gives_another_one(
+    scripted: ScriptedBroker, scripted_producer: MakeProducer, given: tuple[int, int]
+) -> None:
     """Under the id of the cluster before, a record could be taken for that of whoever has the id in this one."""
     made = scripted_producer(**SINGLE, metadata_max_age_ms=100)
     (future,) = send(made, b"1")
     assert future.get(10).offset == 0
-    scripted.next_identity = (ID + 50, 0)
+    scripted.next_identity = (given[0], 0)   # what throwaway clusters begin with is the same each time
     scripted.on(Api.METADATA).answer(edit=lambda said: dataclasses.replace(said, cluster_id="another"))
     scripted.wait_for(Api.INIT_PRODUCER_ID, 2)
     (future,) = send(made, b"2")
     assert future.get(10).offset == 1
-    assert [each.stamp for each in scripted.log("t", 0)] == [(ID, 0, 0), (ID + 50, 0, 0)]
+    assert [each.stamp for each in scripted.log("t", 0)] == [(ID, 0, 0), (*given, 0)]
     asked = scripted.count(Api.METADATA)
     eventually(lambda: scripted.count(Api.METADATA) > asked + 2)
     assert scripted.count(Api.INIT_PRODUCER_ID) == 2, "the same cluster gives no other one"
