@@ -11,8 +11,9 @@
 # profile-guided optimization, which would run the test suite first. MAKEFLAGS (such as -j2) and CONFIGURE (more options
 # for ./configure, such as --with-thread-sanitizer) are passed on.
 #
-# Needs: dpkg-dev, debian-keyring, a C compiler, make, and the headers that the interpreter's own modules want
-# (libssl-dev, zlib1g-dev, libffi-dev; without libbz2-dev, liblzma-dev and libsqlite3-dev these modules are left out).
+# Needs: dpkg-dev, curl and debian-keyring (for an exact version), a C compiler, make, and the headers that the
+# interpreter's own modules want (libssl-dev, zlib1g-dev, libffi-dev; without libbz2-dev, liblzma-dev and libsqlite3-dev
+# these modules are left out).
 set -euo pipefail
 [ $# = 1 ] || [ $# = 2 ] || { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 mkdir -p "$1"

@@ -31,6 +31,7 @@ class ChildProcess:
         backend = CONTENDERS[job.contender].backend
         if backend:
             environment["FASTPROD_BACKEND"] = backend
+        # Open for as long as the process is.
         self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, str(_COMPARE), "--measure", job.to_json()],

@@ -29,7 +29,7 @@ cdef extern from *:
 
 
 cdef class Call:
-    # One call's columns, checked. Whoever fills them keeps what the records point into.
+    # One call's columns, checked. Whoever fills them keeps what the records point into, and says what raises here.
     cdef const unsigned char** values_from    # a record's value is at `values_from[index] + inside`
     cdef const unsigned char** keys_from      # so its key; NULL: no record has one
     cdef size_t inside

@@ -46,10 +46,7 @@ def version_text() -> str:
 def _trouble() -> str:
     """Return why the compiled extension cannot be loaded, "" where it can."""
     try:
-        with warnings.catch_warnings():
-            # Without a GIL, loading it is what turns one on.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            import_module("fastprod._core")
+        import_module("fastprod._core")
     except ImportError as error:
         return f"the compiled extension cannot be loaded: {error}"
     return ""

@@ -121,13 +121,13 @@ class Identity:
         if self._stopped:
             return
         if answer is not None and answer.error_code == 0:
-            self._failures = 0
             # Partitions are blocked under what they were stamped with: a cluster that gives the same
             # id as the one before must not make that valid again.
             epoch = max(answer.epoch, self._elsewhere.get(answer.producer_id, -1) + 1)
             if epoch > LAST_EPOCH:
-                self.start()
+                self._try_again()
                 return
+            self._failures = 0
             self._adopt(answer.producer_id, epoch)
             self._journal.debug("Producer id %s, epoch %s", *self.current)
             return

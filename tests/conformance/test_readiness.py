@@ -61,7 +61,7 @@ def test_ready_behind_others(broker: ScriptedBroker, make: Make) -> None:
     made = make(max_in_flight_requests_per_connection=3)
     (first,) = send(made, b"first")
     request = broker.next_produce()
-    time.sleep(3)
+    time.sleep(3)   # the round trip, of which a part is a wait that can be told from a busy machine
     request.accept()
     assert offsets([first]) == [0]
     futures, requests = [], []

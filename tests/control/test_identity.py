@@ -164,6 +164,7 @@ class TestAnotherCluster:
         rig.identity.other_cluster()
         rig.channel.answer(NewIdentity(0, 7, 0))
         assert rig.plane.named("set_identity")[-1] == (-1, -1)
+        rig.loop.advance(1)
         rig.channel.answer(NewIdentity(0, 8, 0))
         assert rig.plane.named("set_identity")[-1] == (8, 0)
 
