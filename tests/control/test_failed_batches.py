@@ -297,6 +297,7 @@ class TestIdentity:
         made.send("t", b"v").get(10)
         assert broker.batches[0].producer_id == -1
         assert made.engine.config["enable_idempotence"] is False
+        made.engine.close(10)
         lines = [each for each in caplog.messages if "idempotence is off" in each]
         assert len(lines) == 1
 

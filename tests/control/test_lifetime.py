@@ -311,6 +311,7 @@ class TestInternalErrors:
 
         made.engine._loop.call_threadsafe(broken)
         made.send("t", b"v").get(10)
+        made.engine.close(10)
         assert any("Internal error" in each for each in caplog.messages)
 
     def test_a_loop_that_fails_for_good_fails_everything(

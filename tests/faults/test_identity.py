@@ -61,6 +61,7 @@ class TestIdentity:
             made = scripted_producer(**SINGLE)
             futures = send(made, b"1", b"2", b"3")
             assert [each.get(10).offset for each in futures] == [0, 1, 2]
+            made.close(20)  # writes what its log still owes
         assert [each.stamp for each in scripted.log("t", 0)] == [(-1, -1, -1)] * 3
         lines = [each.getMessage() for each in caplog.records if "idempotence" in each.getMessage()]
         assert len(lines) == 1

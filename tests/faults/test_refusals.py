@@ -121,22 +121,28 @@ def test_what_goes_on_after_a_refusal(
 def test_a_batch_that_can_be_split(
     guarded: KafkaBroker, topic: MakeTopic, library: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both split and deliver it. Ours remembers what the topic takes; kafka-python has the next one refused as well."""
+    """Both split and deliver it. Ours remembers what the topic takes; kafka-python has the next one refused as well.
+
+    Twelve records are parted three times until they fit. A line of the log may be written after the records it
+    tells of have succeeded, so they are counted at the end.
+    """
     name = topic({"max.message.bytes": 2000})
     producer = library.KafkaProducer(bootstrap_servers=guarded.bootstrap_servers, linger_ms=200)
-    splits = []
+    bursts = 4
     try:
-        for burst in range(2):
-            caplog.clear()
-            with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.INFO):
+            for burst in range(bursts):
                 futures = [producer.send(name, bytes(500), partition=0) for _ in range(12)]
                 offsets = [each.get(30).offset for each in futures]
-            assert offsets == [12 * burst + number for number in range(12)]
-            splits.append(sum("splitting" in each or "refuses a batch" in each for each in caplog.messages))
+                assert offsets == [12 * burst + number for number in range(12)]
+            producer.close(5)
     finally:
         producer.close(5)
-    assert splits[0] > 0
-    assert (splits[1] == 0) is (library is fastprod)
+    refused = sum("splitting" in each or "refuses a batch" in each for each in caplog.messages)
+    if library is fastprod:
+        assert 0 < refused <= 3
+    else:
+        assert refused >= bursts
 
 
 def test_the_readme_has_these_rows() -> None:
