@@ -72,7 +72,8 @@ def download(folder: Path) -> None:
     subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(tools)}, check=True)
     for path in folder.glob("*.tar.gz"):
         with tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.0 to 3.11.3
+            archive.extractall(folder)
 
 
 def check_license(library: Library, home: Path) -> None:

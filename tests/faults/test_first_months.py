@@ -177,17 +177,21 @@ def test_the_largest_message_shrinks(own_broker: KafkaBroker, producer: MakeProd
     load = Load(made, name)
 
     def largest() -> float:
-        """The largest batch that was sent in the last moments."""
-        return float(made.metrics()["producer-metrics"]["batch-size-max"])
+        """The largest batch that was sent in the last moments; 0: none was."""
+        return max(0.0, float(made.metrics()["producer-metrics"]["batch-size-max"]))
+
+    def later() -> float:
+        """The same after some more records were delivered."""
+        load.wait_for_progress()
+        return largest()
 
     load.wait_for_progress()
     eventually(lambda: largest() > 2 * limit, what="a large batch")
     change_setting(own_broker.bootstrap_servers, name, "max.message.bytes", limit)
     # What was under way is refused and split; each partition has learned when its batches are small.
-    eventually(lambda: (load.wait_for_progress(), largest())[1] <= limit, what="small batches")
+    eventually(lambda: 0 < later() <= limit, what="small batches")
     for _ in range(3):
-        load.wait_for_progress()
-        assert 0 < largest() <= limit
+        assert eventually(later, what="a batch") <= limit
     load.stop()
     made.close(60)
     load.check(own_broker, 2)

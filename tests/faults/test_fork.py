@@ -308,7 +308,7 @@ def serve(folder: Path, work: Callable[[Path], Any]) -> tuple[Any, str]:
     command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "3", "--bind", f"unix:{address}", "app:app"]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
         try:
-            eventually(address.exists, what="the server's socket")
+            eventually(lambda: listens(address), what="the server")
             result = work(address)
         finally:
             server.terminate()
@@ -354,6 +354,12 @@ def app(environ, start_response):
 
     serve(tmp_path, visit)
     assert values_in(own_broker, name) == Counter(b"/visit/%d" % number for number in range(30))
+
+
+def listens(address: Path) -> bool:
+    """Whether a server takes connections there; the socket's file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(address)) == 0
 
 
 def ask(address: Path, path: str) -> int:

@@ -116,7 +116,8 @@ def pip_builds_it_again(command: str, folder: Path) -> None:
 def any_wheel(sdist: Path) -> Path:
     """The pure wheel that is published, built from the source distribution."""
     with tarfile.open(sdist) as archive:
-        archive.extractall(sdist.parent, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.0 to 3.11.3
+        archive.extractall(sdist.parent)
     folder = sdist.parent / "any"
     command = ("pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder))
     run(sys.executable, "-m", *command, str(sdist.with_suffix("").with_suffix("")), cwd=sdist.parent,
