@@ -438,7 +438,7 @@ cdef object failure_of(Batch* batch, int32_t index):
     return <object>batch.error.load()
 
 
-cdef int call_with(CallbackEntry* entry, object value) except -1:
+cdef inline int call_with(CallbackEntry* entry, object value) except -1:
     cdef tuple args
     cdef dict kwargs
     if entry.extra == NULL:
@@ -471,40 +471,64 @@ cdef inline void remember(Spare* spare, Batch* batch, Facts* facts) noexcept nog
     spare.facts = facts[0]
 
 
-cdef object call_back(CallbackEntry* entry, Batch* batch, FutureRecordMetadata future, Spare* spare):
-    """Call one registered function, if it is for this outcome. What it raises is logged; the KeyboardInterrupt or the
-    like is returned for those who called on a thread of the user's.
-
-    `future`: None, or that of the record. `spare`: NULL, or what keeps the metadata of the record before this one. When
-    its callback did not keep it, it is filled anew, as zip() does with its tuples.
-    """
+cdef object call_back(CallbackEntry* entry, Batch* batch, FutureRecordMetadata future):
+    """Call one registered function on the user's thread, if it is for this outcome. What it raises is logged; a
+    KeyboardInterrupt or the like is returned. `future` is that of the record."""
     cdef bint succeeded = outcome_of(batch) == SUCCEEDED
-    cdef object value
     if entry.kind == (1 if succeeded else 0):
         return None
     try:
-        if not succeeded:
-            value = failure_for(entry, batch) if future is None else own_failure(future, batch, entry.facts.index)
-        elif spare != NULL and spare.metadata != NULL and Py_REFCNT(spare.metadata) == 1 and batch.value == NULL:
-            value = <object>spare.metadata
-            refill_metadata(value, batch, &entry.facts, spare)
-            remember(spare, batch, &entry.facts)
-        else:
-            value = new_metadata(batch, &entry.facts)
-            if spare != NULL and batch.value == NULL:
-                Py_XDECREF(spare.metadata)
-                Py_INCREF(value)
-                spare.metadata = <PyObject*>value
-                remember(spare, batch, &entry.facts)
-        call_with(entry, value)
+        call_with(entry, new_metadata(batch, &entry.facts) if succeeded
+                  else own_failure(future, batch, entry.facts.index))
     except BaseException as raised:
-        # A callback must not take the producer with it, not even by SystemExit.
-        try:
-            log.exception("a delivery callback raised; the record's outcome stands")
-        except Exception:   # so may a logging filter of the user's
-            pass
+        log_raised()
         return None if isinstance(raised, Exception) else raised
     return None
+
+
+cdef int log_raised() except -1:
+    """Tell of what a callback raised: it must not take the producer with it, not even by SystemExit."""
+    try:
+        log.exception("a delivery callback raised; the record's outcome stands")
+    except Exception:   # so may a logging filter of the user's
+        pass
+    return 0
+
+
+cdef inline int call_succeeded(CallbackEntry* entry, Batch* batch, Spare* spare) except -1:
+    """Call one function of an acknowledged record, with metadata that is filled anew, as zip() does with its tuples,
+    when the callback before did not keep it. `spare`: NULL, or what keeps it."""
+    cdef object value
+    if spare != NULL and spare.metadata != NULL and Py_REFCNT(spare.metadata) == 1:
+        value = <object>spare.metadata
+        refill_metadata(value, batch, &entry.facts, spare)
+        remember(spare, batch, &entry.facts)
+    else:
+        value = new_metadata(batch, &entry.facts)
+        if spare != NULL:
+            Py_XDECREF(spare.metadata)
+            Py_INCREF(value)
+            spare.metadata = <PyObject*>value
+            remember(spare, batch, &entry.facts)
+    return call_with(entry, value)
+
+
+cdef int call_all(vector[CallbackEntry]& entries, size_t* i, Batch* batch, Spare* spare) except -1:
+    """Call the registered functions from `i` on that are for this outcome. One that raises ends it; `i` is past it."""
+    cdef bint succeeded = outcome_of(batch) == SUCCEEDED
+    cdef CallbackEntry* entry
+    while i[0] < entries.size():
+        entry = &entries[i[0]]
+        i[0] += 1
+        if entry.kind == (1 if succeeded else 0):
+            continue
+        if succeeded:
+            call_succeeded(entry, batch, spare)
+        else:
+            call_with(entry, failure_for(entry, batch))
+        if is_inherited(batch):
+            break   # that callback forked, and this is the child
+    return 0
 
 
 cdef cbool by_index(const CallbackEntry& a, const CallbackEntry& b) noexcept nogil:
@@ -533,11 +557,15 @@ cdef void run_due(Batch* batch, Spare* spare) noexcept:
         if entries.empty():
             break
         sort_callbacks(entries)
-        for i in range(entries.size()):
-            # Without a GIL a reference count does not say that nobody else holds the metadata.
-            call_back(&entries[i], batch, None, spare if GIL else NULL)
+        i = 0
+        while i < entries.size():
+            try:
+                # Without a GIL a reference count does not say that nobody else holds the metadata.
+                call_all(entries, &i, batch, spare if GIL else NULL)
+            except BaseException:
+                log_raised()
             if is_inherited(batch):
-                return   # that callback forked, and this is the child
+                return
         drop_callbacks(entries)
     pay_back(batch, batch.charge)
     settle(batch)

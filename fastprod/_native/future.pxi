@@ -12,7 +12,11 @@ cdef enum:
     IS_READ = 1 << 31        # who looks at the failure has been counted, or will be: an errback reads it
 
 
+# Its methods are C's, not Cython's function objects: a call takes some fifty instructions less.
 @cython.final
+@cython.binding(False)
+@cython.embedsignature(True)
+@cython.embedsignature.format("clinic")
 cdef class FutureRecordMetadata:
     """What `send` returns: the outcome of one record.
 
@@ -328,24 +332,24 @@ cdef int register(FutureRecordMetadata self, int kind, function, tuple args, dic
     entry.extra = NULL
     if extra is not None:
         entry.extra = <PyObject*>extra
-    batch = enlisted(self, &entry)
-    if batch != NULL:
-        raised = call_back(&entry, batch, self, NULL)
+    if not enlisted(self, &entry, &batch):
+        raised = call_back(&entry, batch, self)
         if raised is not None:
             raise raised
     return 0
 
 
-cdef Batch* enlisted(FutureRecordMetadata self, CallbackEntry* entry) except? NULL:
-    """Put the entry among the callbacks of the record's batch and return NULL; the batch, when it is done with them."""
+cdef bint enlisted(FutureRecordMetadata self, CallbackEntry* entry, Batch** decides) except -1:
+    """Put the entry among the callbacks of the record's batch, `decides`; False when that is done with them."""
     cdef Batch* root
     cdef Batch* batch
     cdef bint kept = False
     while True:
         root = self.batch.load(memory_order_acquire)
-        batch = leaf(self, &entry.facts.index)
+        outcome_now(self, &batch, &entry.facts.index)
+        decides[0] = batch
         if is_inherited(batch):
-            return batch
+            return False
         batch.gate.lock()
         if self.batch.load(memory_order_acquire) != root:
             # It was just ended by hand, and the callbacks that were here have been taken out (`resolve`).
@@ -361,10 +365,61 @@ cdef Batch* enlisted(FutureRecordMetadata self, CallbackEntry* entry) except? NU
             charge_entries(batch)
             kept = True
         batch.gate.unlock()
-        if kept:
-            return NULL
-        if batch.outcome.load() != SPLIT:
-            return batch
+        if kept or batch.outcome.load() != SPLIT:
+            return kept
+
+
+# Mostly a callback is given alone. For what may come with it Cython makes a tuple and a dictionary each time, so that
+# case is told apart before.
+
+cdef extern from *:
+    """
+    typedef PyObject *(*fp_method)(PyObject *self, PyObject *const *given, Py_ssize_t count, PyObject *names);
+
+    /* Put `quick` in the place of a method's function, which is returned; NULL: it is not of that kind. */
+    static fp_method fp_replace(PyObject *method, fp_method quick)
+    {
+        PyMethodDef *definition;
+        fp_method replaced;
+        if (!Py_IS_TYPE(method, &PyMethodDescr_Type))
+            return NULL;
+        definition = ((PyMethodDescrObject *)method)->d_method;
+        if (definition->ml_flags != (METH_FASTCALL | METH_KEYWORDS))
+            return NULL;
+        replaced = (fp_method)(void (*)(void))definition->ml_meth;
+        definition->ml_meth = (PyCFunction)(void (*)(void))quick;
+        return replaced;
+    }
+    """
+    ctypedef object (*fp_method)(object self, PyObject *const *given, Py_ssize_t count, PyObject* names)
+    fp_method fp_replace(object method, fp_method quick)
+
+
+cdef fp_method add_with_more[3]
+
+
+cdef inline object add(FutureRecordMetadata self, int kind, PyObject *const *given, Py_ssize_t count, PyObject* names):
+    if count != 1 or names != NULL:
+        return add_with_more[kind](self, given, count, names)
+    register(self, kind, <object>given[0], None, None)
+    return self
+
+
+cdef object quick_callback(object self, PyObject *const *given, Py_ssize_t count, PyObject* names):
+    return add(<FutureRecordMetadata>self, 0, given, count, names)
+
+
+cdef object quick_errback(object self, PyObject *const *given, Py_ssize_t count, PyObject* names):
+    return add(<FutureRecordMetadata>self, 1, given, count, names)
+
+
+cdef object quick_both(object self, PyObject *const *given, Py_ssize_t count, PyObject* names):
+    return add(<FutureRecordMetadata>self, 2, given, count, names)
+
+
+add_with_more[0] = fp_replace(FutureRecordMetadata.add_callback, quick_callback)
+add_with_more[1] = fp_replace(FutureRecordMetadata.add_errback, quick_errback)
+add_with_more[2] = fp_replace(FutureRecordMetadata.add_both, quick_both)
 
 
 cdef int resolve(FutureRecordMetadata self, Batch* outcome) except -1:
@@ -393,7 +448,7 @@ cdef int resolve(FutureRecordMetadata self, Batch* outcome) except -1:
         raise errors.IllegalStateError("This future is already complete; success() and failure() come too late.")
     take_callbacks(batch, index, mine)
     for i in range(mine.size()):
-        error = call_back(&mine[i], outcome, self, NULL)
+        error = call_back(&mine[i], outcome, self)
         raised = error if raised is None else raised
     drop_callbacks(mine)
     if GIL:

@@ -139,12 +139,13 @@ cdef class Placement:
     def watch(self, record: FutureRecordMetadata, function) -> bool:
         """Call `function` once that record has ended. False: it has, and nothing will be called."""
         cdef CallbackEntry entry
+        cdef Batch* decides
         entry.facts = facts_of(record, 0)
         entry.kind = 2
         entry.reads = False
         entry.function = <PyObject*>function
         entry.extra = NULL
-        return enlisted(record, &entry) == NULL
+        return enlisted(record, &entry, &decides)
 
     def wait(self, timeout) -> None:
         """Until all have ended and their callbacks have run; KafkaTimeoutError after `timeout` seconds."""

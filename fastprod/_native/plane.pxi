@@ -335,8 +335,7 @@ cdef class DataPlane:
         cdef Batch* batch
         cdef size_t left
         cdef int64_t enough = now_ns() + <int64_t>(seconds * 1e9)
-        spare.metadata = NULL
-        spare.partition = NULL
+        memset(&spare, 0, sizeof(Spare))
         while True:
             batch = NULL
             left = 0
