@@ -42,6 +42,7 @@ cdef extern from "wall_clock.h" nogil:
 cdef extern from "cache_line.h" nogil:
     cppclass cache_line "fp_cache_line":
         cache_line() noexcept
+    void will_read "fp_will_read"(const unsigned char* data, int64_t size) noexcept
     void will_write "fp_will_write"(const unsigned char* data) noexcept
 
 cdef extern from "latch.h" nogil:

@@ -28,6 +28,10 @@ cdef extern from *:
     const size_t FP_BYTES_INSIDE   # from where a bytes object stands to where its bytes are
 
 
+cdef enum:
+    AHEAD = 16      # how many items before one is looked at, its memory is asked for: objects lie anywhere
+
+
 cdef class Call:
     # One call's columns, checked. Whoever fills them keeps what the records point into, and says what raises here.
     cdef const unsigned char** values_from    # a record's value is at `values_from[index] + inside`
@@ -39,6 +43,7 @@ cdef class Call:
     cdef int32_t number
     cdef bint by_partitioner
     cdef Placement placement
+    cdef Py_ssize_t placed            # so many records are encoded: nothing of them is looked at again
 
     cdef int keep(self) except -1:
         """The interpreter is let go, or somebody's Python is run: nothing that others can change may be pointed at."""
@@ -66,24 +71,25 @@ cdef class ListCall(Call):
         return 0
 
     cdef int copy_lists(self) except -1:
+        """Have lists of its own of what is still to be encoded."""
         # A new list may start it, and finalizers change the ones that are copied. Without a GIL these are never lent,
         # and whoever turns the collector off meanwhile means it.
         cdef bint collects = GIL and PyGC_Disable()
         self.lent = False
         try:
-            self.values = list(self.values)
+            self.values = self.values[self.placed:]
             if self.keys is not None:
-                self.keys = list(self.keys)
+                self.keys = self.keys[self.placed:]
         finally:
             if collects:
                 PyGC_Enable()
         return 0
 
     cdef void point_at_lists(self) noexcept:
-        self.values_from = fp_list_items(self.values)
+        self.values_from = fp_list_items(self.values) - self.placed
         self.keys_from = NULL
         if self.keys is not None:
-            self.keys_from = fp_list_items(self.keys)
+            self.keys_from = fp_list_items(self.keys) - self.placed
 
     cdef object number_given(self, Py_ssize_t index):
         return self.given.partition if self.given.partitions is None else self.given.partitions[index]
@@ -183,6 +189,8 @@ cdef bint bytes_sizes(list column, vector[int32_t]& sizes) except -1:
     sizes.resize(count)
     found = sizes.data()
     for i in range(count):
+        if i + AHEAD < count:
+            will_read(items[i + AHEAD], 1)
         found[i] = fp_bytes_size(items[i])
         if found[i] == FP_NEITHER:
             return False
@@ -432,6 +440,7 @@ cdef int place_all(ProducerBase self, TopicRoute route, Call call) except -1:
             gather_records(self, route, call, &chunk, min(step_, count - chunk.first))
             place_chunk(self, route, call, &chunk)
             chunk.first += chunk.records.size()
+            call.placed = chunk.first
             now = now_ns()
             if now - last > YIELD_AFTER and chunk.first < count:   # else the call ends, and they have their turn
                 last = now
@@ -464,6 +473,9 @@ cdef int gather_records(ProducerBase self, TopicRoute route, Call call, Chunk* c
     for i in range(count):
         record = &chunk.records[i]
         take_fields(&fields, chunk.first + i, record)
+        if fields.keys_from != NULL and i + AHEAD < count:
+            will_read(fields.keys_from[chunk.first + i + AHEAD] + fields.inside, 1)
+        will_read(record.value, record.value_size)   # when the chunk is encoded, it is here
         record.timestamp = call.placement.timestamp if times == NULL else times[chunk.first + i]
         if by_key and record.key_size >= 0:
             chunk.targets[i] = murmur2_partition(record.key, record.key_size, partitions)
@@ -502,10 +514,17 @@ cdef int place_sticky(TopicRoute route, Call call, Chunk* chunk, int32_t at) exc
     return 0
 
 
+cdef enum:
+    PARTITIONS_AHEAD = 4
+
+
 cdef int place_linked(ProducerBase self, TopicRoute route, Call call, Chunk* chunk) except -1:
     cdef int32_t at, following, target
-    cdef size_t i
+    cdef size_t i, ahead
     for i in range(chunk.touched.size()):
+        ahead = i + PARTITIONS_AHEAD
+        if ahead < chunk.touched.size() and <size_t>chunk.touched[ahead] < route.topic_.partitions.size():
+            will_read(<const unsigned char*>route.topic_.partitions[chunk.touched[ahead]], sizeof(Partition))
         target = chunk.touched[i]
         at = chunk.heads[target]
         chunk.heads[target] = -1

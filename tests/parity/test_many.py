@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import mmap
 import random
+import re
 import sys
 import threading
 import time
@@ -227,7 +228,8 @@ def changed_in_a_call(twin: Any) -> bool:
     assert len(future) == count
     batches = rig.end()
     assert sum(batch[5] for batch in batches) == count
-    assert sum(batch[3].count(b"first-") for batch in batches) == count
+    written = [int(number) for batch in batches for number in re.findall(rb"first-(\d{6})", batch[3])]
+    assert written == list(range(count)), "one key, so one partition, in the order of the list"
     return in_time
 
 
