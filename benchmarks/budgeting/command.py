@@ -37,7 +37,7 @@ def _lines(counts: dict[str, float], budgets: dict[str, int] | None) -> list[str
         budget = (budgets or {}).get(name)
         against = "no budget" if budget is None else f"budget {budget:,}, {count / budget - 1:+.1%}"
         over = f"  OVER by more than {SLACK:.0%}" if budget is not None and is_over(count, budget) else ""
-        lines.append(f"{name:>10} {count:10,.1f}  {against}{over}")
+        lines.append(f"{name:>12} {count:10,.1f}  {against}{over}")
     if budgets is None:
         figures = "\n".join(f"{name} = {round(count)}" for name, count in counts.items())
         lines.append(f'NOT CHECKED: {FILE.name} has no budgets for this pair; to have it checked, add\n\n["{pair()}"]')

@@ -70,6 +70,13 @@ def send(records: int, port: int) -> None:
     _send_all(plane.producer.send, records)
 
 
+def add_callback(records: int, port: int) -> None:
+    """The same with a callback registered for each record, which is not called."""
+    plane = Plane(PARTITIONS)
+    send = plane.producer.send
+    _send_all(lambda *record: send(*record).add_callback(print), records)
+
+
 def send_many(records: int, port: int) -> None:
     """`send_many()` with lists of so few values and keys that a call has no time to let other threads run: before that
     it copies the lists, which would be counted on a busy machine and not on an idle one."""
@@ -97,7 +104,7 @@ def complete(records: int, port: int) -> None:
     _send_all(lambda *record: kept.append(send(*record)), records)
     if port:
         plane.deliver(port)
-        assert all(map(_core.FutureRecordMetadata.succeeded, kept))
+        assert all(future.succeeded() for future in kept)
 
 
 def callback(records: int, port: int) -> None:
@@ -117,7 +124,7 @@ def _send_all(take: Callable[..., Any], records: int) -> None:
             take(TOPIC, VALUE, key)
 
 
-WORKLOADS = {function.__name__: function for function in (send, send_many, seal, complete, callback)}
+WORKLOADS = {function.__name__: function for function in (send, add_callback, send_many, seal, complete, callback)}
 # Their own part comes after `send`; what came before is counted apart and taken off.
 AFTER_SEND = ("complete", "callback")
 
