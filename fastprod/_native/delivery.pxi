@@ -481,18 +481,19 @@ cdef object call_back(CallbackEntry* entry, Batch* batch, FutureRecordMetadata f
         call_with(entry, new_metadata(batch, &entry.facts) if succeeded
                   else own_failure(future, batch, entry.facts.index))
     except BaseException as raised:
-        log_raised()
-        return None if isinstance(raised, Exception) else raised
+        interrupted = log_raised()
+        return interrupted if isinstance(raised, Exception) else raised
     return None
 
 
-cdef int log_raised() except -1:
-    """Tell of what a callback raised: it must not take the producer with it, not even by SystemExit."""
+cdef object log_raised():
+    """Tell of what a callback raised: it must not take the producer with it, not even by SystemExit. A logging filter
+    of the user's may raise as well; a KeyboardInterrupt or the like is returned."""
     try:
         log.exception("a delivery callback raised; the record's outcome stands")
-    except Exception:   # so may a logging filter of the user's
-        pass
-    return 0
+    except BaseException as raised:
+        return None if isinstance(raised, Exception) else raised
+    return None
 
 
 cdef inline int call_succeeded(CallbackEntry* entry, Batch* batch, Spare* spare) except -1:

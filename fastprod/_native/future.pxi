@@ -376,23 +376,22 @@ cdef extern from *:
     """
     typedef PyObject *(*fp_method)(PyObject *self, PyObject *const *given, Py_ssize_t count, PyObject *names);
 
-    /* Put `quick` in the place of a method's function, which is returned; NULL: it is not of that kind. */
-    static fp_method fp_replace(PyObject *method, fp_method quick)
+    /* Put `quick` in the place of a method's function, which is kept in `full`. A module that is imported again after
+       its import has failed finds it there. */
+    static void fp_replace(PyObject *method, fp_method quick, fp_method *full)
     {
         PyMethodDef *definition;
-        fp_method replaced;
         if (!Py_IS_TYPE(method, &PyMethodDescr_Type))
-            return NULL;
+            return;
         definition = ((PyMethodDescrObject *)method)->d_method;
-        if (definition->ml_flags != (METH_FASTCALL | METH_KEYWORDS))
-            return NULL;
-        replaced = (fp_method)(void (*)(void))definition->ml_meth;
+        if (definition->ml_flags != (METH_FASTCALL | METH_KEYWORDS) || *full != NULL)
+            return;
+        *full = (fp_method)(void (*)(void))definition->ml_meth;
         definition->ml_meth = (PyCFunction)(void (*)(void))quick;
-        return replaced;
     }
     """
     ctypedef object (*fp_method)(object self, PyObject *const *given, Py_ssize_t count, PyObject* names)
-    fp_method fp_replace(object method, fp_method quick)
+    void fp_replace(object method, fp_method quick, fp_method* full)
 
 
 cdef fp_method add_with_more[3]
@@ -417,9 +416,9 @@ cdef object quick_both(object self, PyObject *const *given, Py_ssize_t count, Py
     return add(<FutureRecordMetadata>self, 2, given, count, names)
 
 
-add_with_more[0] = fp_replace(FutureRecordMetadata.add_callback, quick_callback)
-add_with_more[1] = fp_replace(FutureRecordMetadata.add_errback, quick_errback)
-add_with_more[2] = fp_replace(FutureRecordMetadata.add_both, quick_both)
+fp_replace(FutureRecordMetadata.add_callback, quick_callback, &add_with_more[0])
+fp_replace(FutureRecordMetadata.add_errback, quick_errback, &add_with_more[1])
+fp_replace(FutureRecordMetadata.add_both, quick_both, &add_with_more[2])
 
 
 cdef int resolve(FutureRecordMetadata self, Batch* outcome) except -1:

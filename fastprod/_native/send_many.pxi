@@ -95,6 +95,7 @@ cdef class ListCall(Call):
         return self.given.partition if self.given.partitions is None else self.given.partitions[index]
 
     cdef tuple fields_given(self, Py_ssize_t index):
+        # For a partitioner of the caller's: these lists are never lent, so they have all records.
         return (None if self.given.keys is None else self.given.keys[index],
                 None if self.keys is None else self.keys[index], self.given.values[index], self.values[index])
 

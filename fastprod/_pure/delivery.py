@@ -7,7 +7,6 @@ not a buffer. An outcome passes through two states: `done` (how it ended is know
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -217,8 +216,17 @@ def _call_back(entry: Registered, outcome: BatchOutcome) -> BaseException | None
         entry.function(*entry.args, result, **entry.kwargs)
     except BaseException as raised:
         # A callback must not take the producer with it, not even by SystemExit.
-        with contextlib.suppress(Exception):  # so may a logging filter of the user's
-            log.exception("a delivery callback raised; the record's outcome stands")
+        interrupted = _log_raised()
+        return interrupted if isinstance(raised, Exception) else raised
+    return None
+
+
+def _log_raised() -> BaseException | None:
+    """Tell of what a callback raised. A logging filter of the user's may raise as well; a
+    KeyboardInterrupt or the like is returned."""
+    try:
+        log.exception("a delivery callback raised; the record's outcome stands")
+    except BaseException as raised:
         return None if isinstance(raised, Exception) else raised
     return None
 

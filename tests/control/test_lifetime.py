@@ -227,6 +227,24 @@ class TestCallbacks:
         assert len(ran) == 1
         made.send("t", b"v").get(10)
 
+    def test_one_that_raises_where_a_logging_filter_does_too(
+        self, sender: MakeSender, broker: ScriptedBroker
+    ) -> None:
+        def give_up(_: object) -> bool:
+            raise SystemExit
+
+        made = sender(broker.address, linger_ms=20)
+        ran: list[object] = []
+        logger = logging.getLogger("fastprod")
+        logger.addFilter(give_up)
+        try:
+            made.send("t", b"v", partition=0).add_callback(int)
+            made.send("t", b"v", partition=0).add_callback(ran.append)
+            assert made.engine.flush(10)
+        finally:
+            logger.removeFilter(give_up)
+        assert len(ran) == 1
+
     def in_callback(self, made: Sender, action: object) -> object:
         """Run `action` in a delivery callback and return its result, or what it raised."""
         result: list[object] = []
