@@ -373,7 +373,7 @@ cdef class DataPlane:
         """It has failed for good with `error`; records in `record_errors` (a dict by index) with theirs."""
         cdef Batch* batch = self._undecided(parked)
         if batch != NULL:
-            end_parked(batch, FAILED, failures.flagged(error, unknown), record_errors, unknown)
+            end_parked(batch, FAILED, failures.flagged(error, unknown or batch.doubted), record_errors, unknown)
             parked.let_go()
             wake(self.core)
 

@@ -24,6 +24,7 @@ cdef int send_again(Batch* batch, int64_t delay, bint unknown, bint renumber, in
     if outcome == PENDING:
         remove_from(partition.parked, batch)
         batch.unknown = unknown
+        batch.doubted = batch.doubted or unknown
         batch.reached = False   # `unknown` says all there is to say about the attempts so far
         partition.retry_at = max(partition.retry_at, now_ns() + delay)
         at = place_of(batch)
@@ -119,6 +120,7 @@ cdef int make_children(Batch* parent, list groups, vector[Child]& children) exce
         batch.codec = parent.core.codec
         batch.split_product = True
         batch.unknown = parent.unknown
+        batch.doubted = parent.doubted
         batch.span = max(parent.span // n, <uint64_t>1)
         batch.ordinal = parent.ordinal + i * batch.span
         batch.producer_id = parent.producer_id

@@ -34,6 +34,7 @@ class Batch:
         "codec",
         "count",
         "created",
+        "doubted",
         "ended",
         "full",
         "in_request",
@@ -90,6 +91,7 @@ class Batch:
         self.last_node = -1  # the broker of the last attempt
         self.reached = False
         self.unknown = False
+        self.doubted = False  # was unknown once: what a broker said since is true of that moment
         self.ended = False
         self.parked = False
         self.in_request = False

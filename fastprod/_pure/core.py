@@ -236,7 +236,7 @@ class Core:
     def fail_unsent(self, batch: Batch, error: BaseException) -> None:
         """A batch at rest in its queue cannot be made ready to send."""
         self.remove_queued(batch)
-        self.end(batch, failures.flagged(error, batch.unknown))
+        self.end(batch, failures.flagged(error, batch.unknown or batch.doubted))
         self.account(batch, batch.unknown)
         self.review(batch.partition)
 
@@ -293,6 +293,7 @@ class Core:
         partition = batch.partition
         partition.retry_at = max(partition.retry_at, time.monotonic() + delay_s)
         batch.unknown = unknown
+        batch.doubted = batch.doubted or unknown
         batch.reached = False  # `unknown` says all there is to say about the attempts so far
         if renumber:
             partition.broken = True
@@ -319,7 +320,8 @@ class Core:
         batch = self.unpark(parked)
         if batch is None:
             return
-        self.end(batch, failures.flagged(error, unknown), record_errors=record_errors)
+        told = failures.flagged(error, unknown or batch.doubted)
+        self.end(batch, told, record_errors=record_errors)
         self.account(batch, unknown)
         self.review(batch.partition)
 
@@ -364,9 +366,10 @@ class Core:
         """Its partition is gone."""
         partition = batch.partition
         count = self.topics[partition.topic].partition_count
-        told = history_of(batch, batch.unknown)
+        maybe_written = batch.unknown or batch.doubted
+        told = history_of(batch, maybe_written)
         error = failures.partition_vanished(partition.topic, partition.index, count, told)
-        self.end(batch, failures.flagged(error, batch.unknown))
+        self.end(batch, failures.flagged(error, maybe_written))
         self.account(batch, batch.unknown)
 
     # --- Strict order ---------------------------------------------------------------------------
@@ -377,9 +380,10 @@ class Core:
 
     def _fail_behind(self, batch: Batch, unknown: bool) -> None:
         partition = batch.partition
-        told = history_of(batch, unknown)
+        maybe_written = unknown or batch.doubted
+        told = history_of(batch, maybe_written)
         error = failures.behind_a_failed_batch(partition.topic, partition.index, told)
-        self.end(batch, failures.flagged(error, unknown))
+        self.end(batch, failures.flagged(error, maybe_written))
         partition.broken = True
 
     def _fail_all_behind(self, partition: Partition, ordinal: Ordinal) -> None:

@@ -28,7 +28,8 @@ def _expire_one(core: Core, batch: Batch, now: float) -> None:
         core.remove_queued(batch)
     # In a request its bytes go on to the socket, whatever is said here. Parked, only the control
     # plane could tell what its answer means.
-    maybe_written = batch.unknown or batch.in_request or (batch.parked and batch.reached)
+    doubted = batch.unknown or batch.doubted
+    maybe_written = doubted or batch.in_request or (batch.parked and batch.reached)
     error = failures.expired(
         partition.topic,
         partition.index,
