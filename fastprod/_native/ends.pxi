@@ -54,7 +54,7 @@ cdef int fail_queue(Partition* partition, int outcome, error, bint unsent_only) 
             continue
         refuse_records(batch)
         batch.ended = True
-        batch.maybe_written = batch.unknown or batch.doubted
+        batch.maybe_written = batch.doubted
         gone.push_back(batch)
         partition.queue.erase(partition.queue.begin() + kept)
         if batch.producer_id >= 0:
@@ -100,7 +100,7 @@ cdef int abort_partition(Partition* partition, error, list left) except -1:
         claimed = not batch.ended
         batch.ended = True
         if claimed:
-            batch.maybe_written = batch.unknown or batch.doubted or (batch.reached and batch.attempts > 0)
+            batch.maybe_written = batch.doubted or (batch.reached and batch.attempts > 0)
             batch.leader = partition.leader.load()
             batch.elapsed_ms = (now_ns() - batch.created) / 1e6
             mine = failures.with_history(error(), topic, number, history_of(batch, batch.elapsed_ms))

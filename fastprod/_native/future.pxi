@@ -12,7 +12,7 @@ cdef enum:
     IS_READ = 1 << 31        # who looks at the failure has been counted, or will be: an errback reads it
 
 
-# Its methods are C's, not Cython's function objects: a call takes some fifty instructions less.
+# Its methods are C's, not Cython's function objects: a call takes fifty to a hundred instructions less.
 @cython.final
 @cython.binding(False)
 @cython.embedsignature(True)

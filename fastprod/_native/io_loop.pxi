@@ -253,7 +253,7 @@ cdef void expire_partition(Core* core, Partition* partition, int64_t now, int64_
     for i in range(over.size()):
         over[i].ended = True
         over[i].elapsed_ms = (now - over[i].created) / 1e6
-        over[i].maybe_written = over[i].unknown or over[i].doubted or over[i].reached or over[i].in_request
+        over[i].maybe_written = over[i].doubted or over[i].reached or over[i].in_request
         over[i].throttled = throttled
         # Without the lock the control plane may decide on a parked one and drop what it holds, the last of it maybe.
         retain(over[i])
@@ -303,7 +303,7 @@ cdef void take_behind(Partition* partition, uint64_t ordinal, vector[Batch*]& be
             i += 1
             continue
         partition.queue[i].ended = True
-        partition.queue[i].maybe_written = partition.queue[i].unknown or partition.queue[i].doubted
+        partition.queue[i].maybe_written = partition.queue[i].doubted
         behind.push_back(partition.queue[i])
         partition.queue.erase(partition.queue.begin() + i)
     partition.queue_length.store(<int>partition.queue.size(), memory_order_relaxed)

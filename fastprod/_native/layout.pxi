@@ -131,7 +131,7 @@ cdef cppclass Batch(cache_line):
     int leader                 # of the partition when it failed
     cbool reached              # the last attempt was handed to a socket in full
     cbool unknown              # an earlier attempt may be in the log
-    cbool doubted              # was unknown once: what a broker said since is true of that moment
+    cbool doubted              # is unknown, or was: what a broker said since is true of that moment
     cbool ended                # outcome is set (under the partition's lock)
     cbool in_request           # a request still refers to its bytes
     cbool in_flight            # counted as in flight (under core.gate)

@@ -91,7 +91,7 @@ class Batch:
         self.last_node = -1  # the broker of the last attempt
         self.reached = False
         self.unknown = False
-        self.doubted = False  # was unknown once: what a broker said since is true of that moment
+        self.doubted = False  # is unknown, or was: what a broker said since is true of that moment
         self.ended = False
         self.parked = False
         self.in_request = False

@@ -236,7 +236,7 @@ class Core:
     def fail_unsent(self, batch: Batch, error: BaseException) -> None:
         """A batch at rest in its queue cannot be made ready to send."""
         self.remove_queued(batch)
-        self.end(batch, failures.flagged(error, batch.unknown or batch.doubted))
+        self.end(batch, failures.flagged(error, batch.doubted))
         self.account(batch, batch.unknown)
         self.review(batch.partition)
 
@@ -366,10 +366,9 @@ class Core:
         """Its partition is gone."""
         partition = batch.partition
         count = self.topics[partition.topic].partition_count
-        maybe_written = batch.unknown or batch.doubted
-        told = history_of(batch, maybe_written)
+        told = history_of(batch, batch.doubted)
         error = failures.partition_vanished(partition.topic, partition.index, count, told)
-        self.end(batch, failures.flagged(error, maybe_written))
+        self.end(batch, failures.flagged(error, batch.doubted))
         self.account(batch, batch.unknown)
 
     # --- Strict order ---------------------------------------------------------------------------

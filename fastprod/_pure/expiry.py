@@ -28,8 +28,7 @@ def _expire_one(core: Core, batch: Batch, now: float) -> None:
         core.remove_queued(batch)
     # In a request its bytes go on to the socket, whatever is said here. Parked, only the control
     # plane could tell what its answer means.
-    doubted = batch.unknown or batch.doubted
-    maybe_written = doubted or batch.in_request or (batch.parked and batch.reached)
+    maybe_written = batch.doubted or batch.in_request or (batch.parked and batch.reached)
     error = failures.expired(
         partition.topic,
         partition.index,

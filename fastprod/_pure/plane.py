@@ -259,7 +259,7 @@ class DataPlane:
             for batch in list(core.pending):
                 at_rest = not (batch.ended or batch.in_request or batch.parked)
                 if at_rest and (sent or batch.attempts == 0):
-                    told = history_of(batch, batch.unknown or batch.doubted)
+                    told = history_of(batch, batch.doubted)
                     place = batch.partition.topic_partition
                     core.fail_unsent(batch, failures.with_history(error, *place, told))
 
@@ -279,8 +279,7 @@ class DataPlane:
                 partition = batch.partition
                 if not batch.in_request and not batch.parked:
                     core.remove_queued(batch)
-                reached = batch.reached and batch.attempts > 0
-                maybe_written = batch.unknown or batch.doubted or reached
+                maybe_written = batch.doubted or (batch.reached and batch.attempts > 0)
                 place = partition.topic_partition
                 times = (batch.base_timestamp, batch.count, maybe_written)
                 left.append((*place, batch.codec, batch.body_bytes(), *times))
