@@ -13,6 +13,9 @@ things go on side by side, since the tests wait most of their time:
 What the native run said is shown last, so that its summary line ends the output. What concerns one twin only, or
 neither, is run with one of them.
 
+A test that fails is run again a little later, at most twice, and told of: on a busy machine what it waited for may have
+come too late. Where a whole log or many threads are judged, a failure counts the first time.
+
 A run of tests that fails does not keep the others from running: a closing line names what failed, and the exit status
 is 1. A test that was skipped or expected to fail is a failure unless it stands on the list in `.ci/allowed_skips.txt`,
 with its reason.
@@ -44,6 +47,18 @@ SANITIZED = ["tests/native", "tests/fuzz/test_connection.py", "tests/unit/test_l
 LINKED = [*CODECS, *(str(TESTS / name) for name in (
     "e2e/test_linked_codecs.py", "unit/test_held_interpreter.py", "unit/test_linked_compression.py",
 ))]
+
+# Where a failure counts the first time.
+JUDGED_ONCE = [
+    "tests/chaos", "tests/e2e", "tests/fuzz", "tests/native", "tests/parity",
+    *(f"tests/faults/test_{name}.py" for name in (
+        "broker_faults", "chaos", "first_months", "forgetful_broker", "idempotence", "order", "sigterm",
+    )),
+]
+AGAIN = [
+    "--reruns=2", "--reruns-delay=3", "--max-suite-reruns=10", "--rerun-show-tracebacks",
+    *(f"--rerun-exclude-path={path}" for path in JUDGED_ONCE),
+]
 
 # The tests of a file share what is made for it, and its brokers.
 TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile", "--benchmark-disable"]
@@ -118,17 +133,19 @@ def allowed_skips() -> set[str]:
 
 def counted(report: Path) -> tuple[int, int, list[str]]:
     """(tests that passed, those of them on a real broker, ids that did not run) of a JUnit report."""
-    passed = broker = 0
+    passed: set[str] = set()   # one that was run again is told of each time
+    broker: set[str] = set()
     idle = []
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
         if case.find("skipped") is not None:
             idle.append(name)
         elif case.find("failure") is None and case.find("error") is None:
-            passed += 1
+            passed.add(name)
             properties = {item.get("name"): item.get("value") for item in case.iter("property")}
-            broker += properties.get("real_broker") == "yes"
-    return passed, broker, idle
+            if properties.get("real_broker") == "yes":
+                broker.add(name)
+    return len(passed), len(broker), idle
 
 
 def suite(
@@ -137,7 +154,7 @@ def suite(
     """Run tests, and note under `what` how many there were, or why they failed."""
     report = cwd / f"{what.replace(' ', '-')}.xml"
     command = [PYTHON, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
-               f"--junitxml={report}", *arguments]
+               f"--junitxml={report}", *AGAIN, *arguments]
     status = run(what, command, cwd, said, FASTPROD_TEST_INSTALLED="1", **variables)
     if status:
         totals[what] = f"{FAILED} with exit status {status}"

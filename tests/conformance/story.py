@@ -1,8 +1,7 @@
-"""What many of these tests begin with, and how they wait."""
+"""What many of these tests begin with."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +11,6 @@ from fastprod.testing import Pending, ScriptedBroker
 # A record a batch, so that the test decides what is in flight.
 SINGLE: dict[str, Any] = {"batch_size": 0}
 ID = 77
-# What a busy machine may add to a time that was promised, s.
-SLACK_S = 3.0
 
 
 def send(producer: KafkaProducer, *values: bytes, partition: int = 0, topic: str = "t") -> list[Any]:
@@ -38,14 +35,3 @@ def in_flight(broker: ScriptedBroker, producer: KafkaProducer, count: int) -> tu
 
 def offsets(futures: list[Any]) -> list[int]:
     return [each.get(20).offset for each in futures]
-
-
-def eventually(condition: Callable[[], Any], what: str = "it", seconds: float = 20.0) -> Any:
-    """Return what `condition` returns once it is true; for what only the producer knows."""
-    deadline = time.monotonic() + seconds
-    while True:
-        result = condition()
-        if result:
-            return result
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
-        time.sleep(0.005)

@@ -6,11 +6,12 @@ import dataclasses
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import Make
-from .story import SINGLE, eventually, offsets, proven, send
+from .story import SINGLE, offsets, proven, send
 
 
 def test_rebootstrap_no_node_answers(make: Make) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
+from patience import eventually
 
 from fastprod import errors
 from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import Make
-from .story import ID, eventually, in_flight, offsets, proven, send
+from .story import ID, in_flight, offsets, proven, send
 
 
 @pytest.mark.parametrize("code", [10, 29, 32, 44, 87])

@@ -6,12 +6,13 @@ import logging
 import time
 
 import pytest
+from patience import eventually
 
 import fastprod
 from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import Make
-from .story import SINGLE, eventually, offsets, proven, send
+from .story import SINGLE, offsets, proven, send
 
 FIVE_MINUTES_S = 301.0
 

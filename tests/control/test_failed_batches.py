@@ -264,7 +264,8 @@ class TestIdentity:
         time.sleep(0.5)
         assert not future.is_done
         assert broker.count(PRODUCE) == 0
-        assert 2 <= broker.count(INIT_PRODUCER_ID) < 12
+        asked = broker.count(INIT_PRODUCER_ID)
+        assert 2 <= asked < 12, f"asked {asked} times"
         broker.identity = InitProducerIdResponse(producer_id=5, producer_epoch=3)
         future.get(10)
         assert (broker.batches[0].producer_id, broker.batches[0].epoch) == (5, 3)

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from patience import eventually, in_time
 from strikes import Strike
 
 from fastprod import errors, waiting
@@ -55,10 +56,9 @@ class TestNames:
 class TestUnknown:
     def test_blocks_up_to_max_block_ms(self, sender: MakeSender, broker: ScriptedBroker) -> None:
         made = sender(broker.address, max_block_ms=400)
-        began = time.monotonic()
-        with pytest.raises(errors.KafkaTimeoutError, match="'nope'") as caught:
-            made.send("nope", b"v")
-        assert 0.35 < time.monotonic() - began < 2
+        with in_time("max_block_ms=400", 0.4, at_least_s=0.4, slack_s=1.6):
+            with pytest.raises(errors.KafkaTimeoutError, match="'nope'") as caught:
+                made.send("nope", b"v")
         assert "does not hold that topic" in str(caught.value)
         assert isinstance(caught.value.__cause__, errors.UnknownTopicOrPartitionError)
         assert caught.value.maybe_written is False
@@ -71,9 +71,7 @@ class TestUnknown:
         made = sender(broker.address, max_block_ms=0)
         with pytest.raises(errors.KafkaTimeoutError):
             made.send("t", b"v")
-        deadline = time.monotonic() + 20
-        while "t" not in made.engine.plane.routes and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: "t" in made.engine.plane.routes)
         made.send("t", b"v").get(5)
 
     def test_appearing_during_the_wait(self, sender: MakeSender, broker: ScriptedBroker) -> None:
@@ -197,7 +195,8 @@ class TestRefresh:
         made.engine.partitions_for("t")
         before = broker.count(METADATA)
         time.sleep(1.1)
-        assert 3 <= broker.count(METADATA) - before <= 7
+        asked = broker.count(METADATA) - before
+        assert 3 <= asked <= 7, f"asked {asked} times"
         last = [each for each in broker.requests if each.api_key == METADATA][-1]
         assert b"\x00\x01t" in last.body
 
@@ -234,10 +233,8 @@ class TestSignals:
         main = threading.main_thread().ident
         assert main is not None
         threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
-        began = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
+        with in_time("Ctrl-C", 0.3, slack_s=0.7), pytest.raises(KeyboardInterrupt):
             made.send("other", b"v")
-        assert time.monotonic() - began < 1
 
 
 def test_a_signal_anywhere(sender: MakeSender, broker: ScriptedBroker) -> None:
@@ -262,7 +259,4 @@ def test_a_signal_anywhere(sender: MakeSender, broker: ScriptedBroker) -> None:
         if strike.place is None:
             break
     assert number > 20
-    deadline = time.monotonic() + 20
-    while engine._parts.metadata._waiting:
-        assert time.monotonic() < deadline, engine._parts.metadata._waiting
-        time.sleep(0.01)
+    eventually(lambda: not engine._parts.metadata._waiting)

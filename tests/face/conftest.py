@@ -7,7 +7,6 @@ people's consumers, or straight from the broker's log.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -73,14 +72,3 @@ def topic(own_broker: KafkaBroker) -> MakeTopic:
         return name
 
     return make
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Return what the condition returns once it is true; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        result = condition()
-        if result:
-            return result
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)

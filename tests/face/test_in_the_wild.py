@@ -14,7 +14,8 @@ from typing import Any
 
 import kafka  # type: ignore[import-untyped]
 import pytest
-from conftest import MakeProducer, MakeTopic, eventually
+from conftest import MakeProducer, MakeTopic
+from patience import eventually
 from reading import read_topic
 from recording import Relay
 

@@ -9,7 +9,8 @@ import weakref
 from typing import Any
 
 import pytest
-from conftest import MakeProducer, MakeTopic, eventually
+from conftest import MakeProducer, MakeTopic
+from patience import check_time, eventually, in_time
 from reading import read_topic
 from recording import PRODUCE, Relay
 from theirs import kafka_errors
@@ -183,10 +184,9 @@ class TestFlush:
         made.send(name, b"0").get(10)
         relay.silent = True
         future = made.send(name, b"1")
-        began = time.monotonic()
-        with pytest.raises(kafka_errors.KafkaTimeoutError, match=r"flush\(\)"):
-            made.flush(0.3)
-        assert 0.25 < time.monotonic() - began < 2
+        with in_time("flush(0.3)", 0.3, at_least_s=0.3, slack_s=1.7):
+            with pytest.raises(kafka_errors.KafkaTimeoutError, match=r"flush\(\)"):
+                made.flush(0.3)
         relay.silent = False
         made.flush(10)
         assert future.get(0).offset == 1
@@ -225,10 +225,9 @@ class TestClose:
         headers: Any = [("h", b"x")]
         futures = [made.send(name, b"%d" % n, b"k", headers, 0, 1000 + n) for n in range(3)]
         eventually(lambda: len(relay.requests(PRODUCE)) >= 2)
-        began = time.monotonic()
-        with pytest.raises(kafka_errors.KafkaTimeoutError, match="undelivered"):
-            made.close(0.3)
-        assert 0.25 < time.monotonic() - began < 1.5
+        with in_time("close(0.3)", 0.3, at_least_s=0.3, slack_s=1.2):
+            with pytest.raises(kafka_errors.KafkaTimeoutError, match="undelivered"):
+                made.close(0.3)
         assert all(isinstance(each.exception, errors.IllegalStateError) for each in futures)
         left = made.undelivered()
         assert [(r.topic, r.partition, r.key, r.headers) for r in left] == [
@@ -264,7 +263,7 @@ class TestClose:
 
         made.send(topic(), b"v").add_callback(close)
         eventually(lambda: took)
-        assert took[0] < 1
+        check_time("close(60) in a callback", took[0], 0, slack_s=1)
         with pytest.raises(errors.IllegalStateError):
             made.send(topic(), b"v")
 

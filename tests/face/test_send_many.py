@@ -11,7 +11,8 @@ from array import array
 from typing import Any
 
 import pytest
-from conftest import MakeProducer, MakeTopic, eventually
+from conftest import MakeProducer, MakeTopic
+from patience import eventually
 from reading import Read, read_topic
 
 from fastprod import BatchFuture, BatchMetadata, errors

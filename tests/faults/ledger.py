@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from patience import eventually
 
 from fastprod import KafkaProducer
 from fastprod.testing import KafkaBroker
 
 from .audit import Fate, Row, Told, audit, summary
-from .patience import eventually
 
 FILLING = b"the same old words, so that there is something to compress; " * 3
 
@@ -153,7 +153,7 @@ class Load:
     def wait_for_progress(self, seconds: float = 60.0) -> None:
         """Wait until each thread's newest record has ended; its predecessors in the same partition have, too."""
         for mine in self._futures:
-            eventually(lambda: mine or self._errors, seconds, "a thread's first record")  # noqa: B023
+            eventually(lambda: mine or self._errors, "a thread's first record", seconds)  # noqa: B023
             mine[-1].get(seconds)
 
     def stop(self) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .patience import check_time
+from patience import check_time
 
 # Whether a call waits in native code already is not to be seen from outside; it has this long to get there.
 _BLOCKED_AFTER_S = 0.3

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from patience import eventually, in_time
 
 from fastprod import errors
 from fastprod.testing import Api, FaultProxy, ScriptedBroker
 
 from .conftest import MakeProducer
 from .mangling import HALF, MANGLERS, Mangler, cut
-from .patience import eventually, in_time
 
 FAST = {"batch_size": 0, "retry_backoff_ms": 5, "reconnect_backoff_ms": 5, "reconnect_backoff_max_ms": 20}
 # Without flexible fields, with record errors, the last with names of topics, and the newest.

@@ -8,12 +8,12 @@ import time
 from typing import Literal
 
 import pytest
+from patience import eventually
 
 from fastprod.testing import Api, FaultProxy, KafkaBroker
 
 from .conftest import MakeProducer, MakeTopic
 from .ledger import Load, read_log
-from .patience import eventually
 
 CODECS = [None, "gzip", "snappy", "lz4", "zstd"]
 PARTITIONS = 3
@@ -32,7 +32,7 @@ PATIENT = {
 def wait_for_progress(load: Load, records: int = 200) -> None:
     """Wait until that many more records are acknowledged."""
     goal = load.acknowledged + records
-    eventually(lambda: load.acknowledged >= goal, 40, f"the acknowledgement of {records} more records")
+    eventually(lambda: load.acknowledged >= goal, f"the acknowledgement of {records} more records", 40)
 
 
 @pytest.mark.parametrize("codec", [None, "zstd"])

@@ -10,11 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from fastprod.testing import Pending, ScriptedBroker, Verdict
 
 from .conftest import MakeProducer
-from .patience import eventually
 
 
 class Chaos:

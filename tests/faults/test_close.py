@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from patience import check_time, eventually, in_time
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import MakeProducer, MakeTopic, Silence, refused_address
-from .patience import check_time, eventually, in_time
 
 
 class TestClose:

@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 import pytest
+from patience import check_time, in_time
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import Api, FaultProxy, KafkaBroker, ScriptedBroker
 
 from .conftest import MakeProducer, MakeTopic, Silence
-from .patience import check_time, in_time
 
 
 class Watch:

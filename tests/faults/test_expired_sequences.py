@@ -6,13 +6,13 @@ import time
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import Api, Pending, ScriptedBroker
 
 from .conftest import MakeProducer
 from .idempotent import ID, SINGLE, proven, send
-from .patience import eventually
 
 
 class TestExpiry:

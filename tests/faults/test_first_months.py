@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import Api, FaultProxy, KafkaBroker, ScriptedBroker
@@ -16,7 +17,6 @@ from fastprod.testing import Api, FaultProxy, KafkaBroker, ScriptedBroker
 from .admin import add_partitions, change_setting
 from .conftest import MakeProducer, MakeTopic
 from .ledger import Load, read_log
-from .patience import eventually
 
 # Longer than anything here lasts, so that an expired record is a bug.
 PATIENT: dict[str, Any] = {"max_block_ms": 60_000, "delivery_timeout_ms": 90_000, "request_timeout_ms": 5_000}

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from fastprod import errors
 from fastprod.testing import KafkaBroker, ScriptedBroker
 
 from .conftest import MakeProducer, MakeTopic
 from .ledger import read_log
-from .patience import eventually
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 

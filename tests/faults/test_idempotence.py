@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 
 import pytest
+from patience import eventually
 
 from fastprod import errors
 from fastprod.testing import Api, Batch, ScriptedBroker
 
 from .conftest import MakeProducer
 from .idempotent import ID, SINGLE, five, proven, send
-from .patience import eventually
 
 
 class TestInFlight:

@@ -6,13 +6,13 @@ import dataclasses
 import logging
 
 import pytest
+from patience import eventually
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import MakeProducer
 from .idempotent import ID, SINGLE, send
-from .patience import eventually
 
 
 class TestIdentity:

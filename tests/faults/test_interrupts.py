@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import eventually, in_time
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import MakeProducer
-from .patience import eventually, in_time
 from .signals import WAYS, Way, interrupt, serve, to_another_thread
 
 BUFFER = 50_000

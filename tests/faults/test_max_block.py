@@ -8,13 +8,13 @@ import time
 from typing import Any
 
 import pytest
+from patience import check_time, eventually, in_time
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import FaultProxy, KafkaBroker, ScriptedBroker
 
 from .conftest import MakeProducer, MakeTopic, Silence
 from .ledger import read_log
-from .patience import check_time, eventually, in_time
 
 
 class TestMaxBlock:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import eventually
 
 import fastprod
 from fastprod.testing import KafkaBroker
 
 from .conftest import MakeProducer, MakeTopic
-from .patience import eventually
 
 MIB = 2**20
 CHILD = Path(__file__).with_name("memory_child.py")

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import FaultProxy, KafkaBroker, ScriptedBroker
 
 from .ledger import read_log
-from .patience import eventually
 
 # A record a batch, so that it is known what is in flight.
 SINGLE: dict[str, Any] = {"batch_size": 0, "retry_backoff_ms": 5}

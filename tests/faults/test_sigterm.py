@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from patience import check_time, eventually
 
 import fastprod
 from fastprod.testing import KafkaBroker
 
 from .conftest import MakeProducer, MakeTopic
 from .ledger import read_log
-from .patience import check_time, eventually
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nobody can send SIGTERM to a process there")
 
@@ -92,7 +92,7 @@ class Program:
             assert self.process.poll() is None, self.complaints()
             return line in self.lines()
 
-        eventually(there, 60, f"{line!r}")
+        eventually(there, f"{line!r}", 60)
 
     def terminated(self) -> int:
         """Send it SIGTERM; its exit status."""

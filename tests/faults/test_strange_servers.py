@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from patience import eventually, in_time
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import Api, ScriptedBroker
 
 from .conftest import MakeProducer
 from .mangling import HALF, MANGLERS, Mangler
-from .patience import eventually, in_time
 
 TIMEOUT_MS = 900
 Talk = Callable[[socket.socket], Any]

@@ -6,13 +6,13 @@ import threading
 import time
 
 import pytest
+from patience import check_time, eventually, in_time
 
 from fastprod import KafkaProducer, errors
 from fastprod.testing import Api, FaultProxy, KafkaBroker, ScriptedBroker
 
 from .conftest import MakeProducer, MakeTopic, refused_address
 from .ledger import read_log
-from .patience import check_time, eventually, in_time
 
 
 class TestFlushAndGet:

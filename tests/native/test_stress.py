@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from patience import eventually
 
 from fastprod import KafkaProducer, _backend, errors
 from fastprod.testing import Pending, ScriptedBroker
@@ -40,13 +41,6 @@ CARELESS: dict[str, Any] = {"acks": 0, "enable_idempotence": False}
 def live_objects() -> dict[str, int]:
     gc.collect()
     return dict(_backend.live_objects())
-
-
-def eventually(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + LONGEST_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 class Scene:

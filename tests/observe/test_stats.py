@@ -8,6 +8,7 @@ import time
 import uuid
 
 import pytest
+from patience import check_time, eventually
 
 from fastprod import FutureRecordMetadata, KafkaProducer, ProducerStats
 from fastprod.stats import LatencyHistogram, Tally
@@ -89,10 +90,12 @@ def test_a_batch_that_waits_for_its_retry_is_queued_and_one_that_expires_has_fai
     producer = make(retry_backoff_ms=60_000, delivery_timeout_ms=1_500, request_timeout_ms=1_000)
     broker.on_produce("other").refuse(NOT_LEADER)
     future = producer.send("other", b"value")
-    deadline = time.monotonic() + 10
-    while not (seen := look(producer, 1)).topics["other"].batches or seen.in_flight.records:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+
+    def refused() -> bool:
+        seen = look(producer, 1)
+        return bool(seen.topics["other"].batches) and not seen.in_flight.records
+
+    eventually(refused)
     if not future.is_done:
         assert look(producer, 1).queued.records + look(producer, 1).failed.records >= 1
     producer.flush(20)
@@ -144,7 +147,8 @@ def test_latency_is_that_of_the_broker(broker: ScriptedBroker, make: Make) -> No
     producer.send("other", b"slow").get(10)
     before = producer.stats()
     (slow,) = (each.latency for each in before.brokers.values() if each.latency.total)
-    assert 200 <= slow.p50_ms < 2_000
+    assert slow.p50_ms >= 200
+    assert slow.p50_ms < 2_000, slow
     assert slow.p50_ms == slow.p99_ms
 
 
@@ -261,7 +265,7 @@ def test_while_it_runs_they_are_told_of_once_in_a_while(
             producer.send("t", b"v", partition=1)
             time.sleep(0.1)
         told = [each.getMessage() for each in caplog.records if "nobody looked" in each.getMessage()]
-    assert 1 <= len(told) <= 4
+    assert 1 <= len(told) <= 4, told
 
 
 def test_a_forked_child_begins_at_nothing(broker: ScriptedBroker, make: Make) -> None:
@@ -334,4 +338,5 @@ def test_exact_on_a_real_broker(kafka_broker: KafkaBroker) -> None:
         began = time.perf_counter()
         for _ in range(100):
             producer.stats()
-        assert (time.perf_counter() - began) / 100 < 0.01  # seconds; a hundredth of what "each second" allows
+        # A hundredth of what "each second" allows.
+        check_time("stats() a hundred times", time.perf_counter() - began, 100 * 0.01, slack_s=0)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import in_time
 from raw_client import RawClient, batch, client
 
 from fastprod.testing import Api, Pending, ScriptedBroker, Verdict
@@ -110,10 +111,9 @@ class TestLifetime:
         raw.produce("t", 0, batch(b"a"), answered=False)
         raw.send(Api.METADATA, 4, topics=(), allow_auto_topic_creation=False)
         pending = broker.next_produce()
-        began = time.monotonic()
-        broker.close()
-        broker.close()
-        assert time.monotonic() - began < 1
+        with in_time("close() twice", 0, slack_s=1):
+            broker.close()
+            broker.close()
         assert not [each for each in threading.enumerate() if each.name.startswith("scripted-broker")]
         assert raw.ended()
         pending.accept()
@@ -125,7 +125,7 @@ class TestLifetime:
         broker.next_produce()
         began = time.process_time()
         threading.Event().wait(0.5)
-        assert time.process_time() - began < 0.1
+        assert time.process_time() - began < 0.1, "it worked"
 
     @pytest.mark.parametrize("wrong", [{"version": "1.0"}, {"nodes": 0}])
     def test_wrong_arguments(self, wrong: Any) -> None:

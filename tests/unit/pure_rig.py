@@ -263,13 +263,6 @@ class Rig:
         self._there.close()
 
 
-def eventually(condition: Callable[[], bool], what: str = "") -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-
-
 def once(first: Answer) -> Script:
     """The first batch gets `first`, the others are acknowledged."""
     answers = iter([first])

@@ -9,7 +9,8 @@ from typing import Any
 
 import fastprod._core as native
 import pytest
-from pure_rig import TOPIC, Answer, Broker, Rig, eventually, once, rigs, running_broker
+from patience import eventually
+from pure_rig import TOPIC, Answer, Broker, Rig, once, rigs, running_broker
 
 from fastprod import codecs, compression, errors
 

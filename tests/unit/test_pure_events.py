@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from patience import eventually
 from pure_rig import (
     HANG_UP,
     SILENCE,
@@ -18,7 +19,6 @@ from pure_rig import (
     Broker,
     Rig,
     Sent,
-    eventually,
     once,
     rigs,
     running_broker,

@@ -19,7 +19,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pure_rig import Answer, Rig, Sent, eventually, rigs, running_broker
+from patience import eventually
+from pure_rig import Answer, Rig, Sent, rigs, running_broker
 from strikes import Strike
 
 from fastprod import _pure, waiting

@@ -13,7 +13,8 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
-from pure_rig import TOPIC, Rig, eventually, rigs, running_broker
+from patience import eventually
+from pure_rig import TOPIC, Rig, rigs, running_broker
 from strikes import Strike
 
 from fastprod import _pure, errors
