@@ -58,7 +58,7 @@ cdef Batch* new_batch() noexcept nogil:
     batch.attempts = batch.last_error = 0
     batch.last_node = batch.leader = -1
     batch.reached = batch.unknown = batch.doubted = batch.ended = batch.in_request = batch.maybe_written = False
-    batch.throttled = False
+    batch.settled = batch.throttled = False
     batch.base_offset = batch.log_append_time = -1
     batch.elapsed_ms = 0
     batch.error.store(NULL)

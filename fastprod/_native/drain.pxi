@@ -34,6 +34,11 @@ cdef void ask_for_epoch(Core* core, Partition* partition) noexcept nogil:
     push_event(core, event)
 
 
+cdef inline cbool denied(Partition* partition) noexcept nogil:
+    """Whether its leader did not recognize what may be in its log, so that a pause was made."""
+    return partition.forgetful >= 0 and partition.forgetful == partition.leader.load()
+
+
 cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now,
                                  vector[Batch*]& behind) noexcept nogil:
     """The place in the queue of the batch that the rules of idempotence let leave next, or the queue's size.
@@ -57,7 +62,7 @@ cdef size_t place_that_may_leave(Core* core, Partition* partition, int64_t now,
             if partition.queue[i].producer_id >= 0 and partition.queue[i].unknown:
                 if found == none or not partition.queue[i].split_product:   # a part is recognized by none
                     found = i
-                if partition.forgetful < 0 or partition.forgetful != partition.leader.load():
+                if not denied(partition):
                     break
         if found != none:
             return found
@@ -195,6 +200,7 @@ cdef Batch* leaving(Core* core, Partition* partition, Outbox* outbox, int64_t no
     if not partition.queue.empty() and (partition.queue.size() > 1 or not partition.queue.front().accepts):
         outbox.held = True   # the one behind may leave with the next request, and nobody will wake us for it again
     batch.reached = False
+    batch.settled = denied(partition)
     batch.in_request = True
     batch.attempts += 1
     stamp(core, partition, batch)

@@ -132,6 +132,7 @@ cdef cppclass Batch(cache_line):
     cbool reached              # the last attempt was handed to a socket in full
     cbool unknown              # an earlier attempt may be in the log
     cbool doubted              # is unknown, or was: what a broker said since is true of that moment
+    cbool settled              # left when its leader had denied what may be in the log, and a while had passed
     cbool ended                # outcome is set (under the partition's lock)
     cbool in_request           # a request still refers to its bytes
     cbool in_flight            # counted as in flight (under core.gate)

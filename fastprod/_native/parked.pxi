@@ -10,7 +10,7 @@ cdef class ParkedBatch:
     cdef readonly object error_message, record_errors, leader_hint
     cdef readonly long long log_start_offset, base_timestamp, producer_id, last_acked_offset
     cdef readonly double created
-    cdef readonly bint done, reached, unknown, split, overtaken, later_unknown, later_lost
+    cdef readonly bint done, reached, unknown, split, overtaken, later_unknown, later_lost, settled
     cdef readonly int producer_epoch, base_sequence, last_acked_sequence, unresolved_sequence
 
     def __cinit__(self):
@@ -70,6 +70,7 @@ cdef ParkedBatch parked_from(Event* event):
     parked.done = batch.ended
     parked.reached = batch.reached
     parked.unknown = batch.unknown
+    parked.settled = batch.settled
     parked.split = batch.split_product
     parked.producer_id = batch.producer_id
     parked.producer_epoch = batch.producer_epoch

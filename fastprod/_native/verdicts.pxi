@@ -33,6 +33,8 @@ cdef int send_again(Batch* batch, int64_t delay, bint unknown, bint renumber, in
         if renumber:
             partition.broken = True
             partition.forgetful = node if unknown else partition.forgetful
+        elif unknown:
+            partition.forgetful = -1   # the connection went again, and this attempt may lie in it unread
         activate(partition)
     partition.gate.unlock()
     if outcome != PENDING:

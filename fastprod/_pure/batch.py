@@ -53,6 +53,7 @@ class Batch:
         "reached",
         "records",
         "sealed",
+        "settled",
         "split_product",
         "unknown",
     )
@@ -92,6 +93,7 @@ class Batch:
         self.reached = False
         self.unknown = False
         self.doubted = False  # is unknown, or was: what a broker said since is true of that moment
+        self.settled = False  # left when its leader had denied what may be in the log, and a while had passed
         self.ended = False
         self.parked = False
         self.in_request = False
@@ -199,6 +201,7 @@ class ParkedBatch:
         "reached",
         "record_count",
         "record_errors",
+        "settled",
         "size",
         "split",
         "topic",
@@ -233,6 +236,7 @@ class ParkedBatch:
         self.created = batch.created
         self.reached = batch.reached
         self.unknown = batch.unknown
+        self.settled = batch.settled
         self.split = batch.split_product
         self.producer_id = batch.producer_id
         self.producer_epoch = batch.producer_epoch

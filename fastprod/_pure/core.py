@@ -299,6 +299,8 @@ class Core:
             partition.broken = True
             if unknown:
                 partition.forgetful = parked.node_id
+        elif unknown:
+            partition.forgetful = -1  # the connection went again, and this attempt may lie in it unread
         if batch.ended:
             self.account(batch, unknown)
         elif partition.vanished:

@@ -163,10 +163,15 @@ class Partition:
         broker has said what became of it. They go in order; but a broker that was started again may
         recognize the last one alone, so there they go from the last to the first."""
         unknown = [batch for batch in self.queue if batch.stamped and batch.unknown]
-        if self.forgetful >= 0 and self.forgetful == self.leader:
+        if self.denied:
             # A part of a split one is recognized by none.
             unknown = [batch for batch in unknown if not batch.split_product][-1:] or unknown
         return unknown[0] if unknown else None
+
+    @property
+    def denied(self) -> bool:
+        """Whether its leader did not recognize what may be in its log, so that a pause was made."""
+        return self.forgetful >= 0 and self.forgetful == self.leader
 
     def _proven(self, now: float) -> bool:
         """Whether the broker is known to hold state of our producer id. A broker without it takes
@@ -191,6 +196,7 @@ class Partition:
             self._stamps_given += 1
         batch.attempts += 1
         batch.reached = False
+        batch.settled = self.denied
         batch.in_request = True
         self.in_flight.append(batch)
         if len(self.in_flight) > 1:

@@ -14,7 +14,7 @@ from fastprod.control.loop import Loop
 from fastprod.control.metadata import Metadata
 from fastprod.control.refusals import Refusal
 from fastprod.control.seam import Parked, Plane
-from fastprod.control.verdict import Action, BatchFacts, Rules, Verdict, judge
+from fastprod.control.verdict import SETTLE_MS, Action, BatchFacts, Rules, Verdict, judge
 
 _SAME_FAILURE_S: Final = 10.0
 _MOST_ANNOUNCED: Final = 1000
@@ -96,6 +96,8 @@ class Arbiter:
         else:
             base = self._settings.retry_backoff_ms
             delay_ms = backoff_ms(base, retry_cap_ms(base), max(1, parked.attempts))
+        if verdict.unknown and verdict.renumber and not parked.settled:
+            delay_ms = max(delay_ms, SETTLE_MS)
         self._plane.retry(parked, delay_ms, unknown=verdict.unknown, renumber=verdict.renumber)
 
     def _take_hint(self, parked: Parked) -> bool:
@@ -167,6 +169,7 @@ def _facts(parked: Parked) -> BatchFacts:
         overtaken=parked.overtaken,
         later_unknown=parked.later_unknown,
         later_lost=parked.later_lost,
+        settled=parked.settled,
         base_sequence=parked.base_sequence,
         last_acked_sequence=parked.last_acked_sequence,
         last_acked_offset=parked.last_acked_offset,

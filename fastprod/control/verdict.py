@@ -26,6 +26,8 @@ import enum
 from typing import Final, NamedTuple
 
 _SEQUENCES: Final = 2**31
+# A verdict that is `unknown` and wants to `renumber` waits this long: see `_judge_sequence`.
+SETTLE_MS: Final = 1000.0
 
 
 class Action(enum.Enum):
@@ -109,7 +111,8 @@ _MAY_BE_WRITTEN: Final = frozenset(
 
 class BatchFacts(NamedTuple):
     """What a verdict depends on. Times are monotonic seconds; sequences are -1 for none. `split`: it
-    is a part of a batch that was split."""
+    is a part of a batch that was split. `settled`: it was sent a while after its leader had denied
+    what may be in the log."""
 
     error_code: int
     record_count: int
@@ -121,6 +124,7 @@ class BatchFacts(NamedTuple):
     overtaken: bool = False
     later_unknown: bool = False
     later_lost: bool = False
+    settled: bool = False
     base_sequence: int = -1
     last_acked_sequence: int = -1
     last_acked_offset: int = -1
@@ -185,13 +189,17 @@ def _judge_too_large(facts: BatchFacts, unknown: bool) -> Verdict:
 def _judge_sequence(kind: _Kind, facts: BatchFacts, rules: Rules, now: float) -> Verdict:
     """45 and 59. Both mostly prove that the batch is not in the leader's log, whatever happened to
     earlier attempts: a batch there among the producer's last five is recognized as a duplicate, and
-    with at most five in flight none is older than that. There are two exceptions.
+    with at most five in flight none is older than that. There are three exceptions.
 
     A broker that was started again, or cut its log back, remembers of each producer the last batch
     and those that it has replayed since. Before such a one, 45 proves nothing about a batch with
     others behind it that may be there, too: they are asked about first, from the last on. One of
     them that is there says that all before it are, because none is taken out of order. Where one has
     ended without an answer there is nobody left to ask about.
+
+    An earlier attempt may lie unread in a connection that was lost, and be written when its
+    predecessor is, which may lie there as well. So what may be in the log is asked about once more
+    when the leader, which has shown that it reads, has had the time to read that (`SETTLE_MS`).
 
     A part of a batch that may be in the log is not recognized: the broker remembers the whole. So
     45 where the part should fit says that the whole may be there, and under a new epoch it would be
@@ -203,12 +211,13 @@ def _judge_sequence(kind: _Kind, facts: BatchFacts, rules: Rules, now: float) ->
         return Verdict(Action.SUCCEED)
     if kind is _Kind.OUT_OF_ORDER and facts.unknown and facts.later_lost:
         return Verdict(Action.FAIL, unknown=True)
-    doubtful = facts.unknown and facts.later_unknown and not facts.split
-    if kind is _Kind.OUT_OF_ORDER and doubtful:
-        doubted = Verdict(Action.RETRY, unknown=True, renumber=True)
-        return _retry_or_fail(facts, rules, now, doubted)
     # Log start -1 means that the broker does not know either; trying again may tell.
     known = facts.log_start_offset != -1
+    doubtful = not facts.settled or (facts.later_unknown and kind is _Kind.OUT_OF_ORDER)
+    if facts.unknown and not facts.split and doubtful:
+        renumber = kind is _Kind.OUT_OF_ORDER or known
+        doubted = Verdict(Action.RETRY, unknown=True, renumber=renumber)
+        return _retry_or_fail(facts, rules, now, doubted)
     renumber = _meets_other_state(facts) if kind is _Kind.OUT_OF_ORDER else known
     unknown = facts.unknown and facts.split
     if unknown and renumber:

@@ -173,6 +173,35 @@ def test_bump_on_45_next_batch(broker: ScriptedBroker, make: Make) -> None:
     assert broker.count(Api.INIT_PRODUCER_ID) == 1
 
 
+def test_bump_on_45_next_batch_not_before_it_was_said_twice(broker: ScriptedBroker, make: Make) -> None:
+    """Two requests lie unread in a connection that was lost, and the first one's time is over. The other one is asked
+    about, and denied, a moment before the broker reads what lies there: so it is asked about again."""
+    made = proven(broker, make, request_timeout_ms=6000, delivery_timeout_ms=6000)
+    (first,) = send(made, b"1")
+    unread = [broker.next_produce()]
+    time.sleep(3)   # what comes now has that much more time
+    (second,) = send(made, b"2")
+    unread.append(broker.next_produce())
+    with pytest.raises(errors.KafkaTimeoutError):
+        first.get(20)
+    broker.drop_connections()
+    asked = broker.next_produce()
+    assert asked.batch.stamp == (ID, 0, 2)
+    asked.answer()
+    broker.nothing_more(0.5)
+    for each in unread:
+        each.ignore(applied=True)
+    again = broker.next_produce()
+    assert again.batch.data == asked.batch.data
+    assert again.at - asked.at > 0.9
+    broker.by_hand = False
+    again.answer()
+    (third,) = send(made, b"3")
+    assert offsets([second, third]) == [2, 3]
+    assert first.exception.maybe_written
+    assert broker.values("t") == [b"first", b"1", b"2", b"3"]
+
+
 def test_bump_leaves_healthy_tp(broker: ScriptedBroker, make: Make) -> None:
     """Others keep the old epoch until nothing of theirs is in flight, and then begin at 0."""
     made = proven(broker, make)

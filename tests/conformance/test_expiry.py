@@ -17,13 +17,13 @@ from .conftest import Make
 from .story import ID, SINGLE, offsets, proven, send
 
 # A request lives as long as its batch may, so one that is sent later than its batch was made outlives it.
-SHORT: dict[str, Any] = {"request_timeout_ms": 900, "delivery_timeout_ms": 1000}
+SHORT: dict[str, Any] = {"request_timeout_ms": 1900, "delivery_timeout_ms": 2000}
 
 
 def expire_in_flight(broker: ScriptedBroker, made: KafkaProducer, value: bytes = b"1") -> tuple[Any, Pending]:
     """A batch that expired while its second request is open: its future and that request."""
     (future,) = send(made, value)
-    broker.next_produce().refuse(19, delay_s=0.5)
+    broker.next_produce().refuse(19, delay_s=1.0)
     request = broker.next_produce()
     with pytest.raises(errors.KafkaTimeoutError) as caught:
         future.get(20)
@@ -34,14 +34,15 @@ def expire_in_flight(broker: ScriptedBroker, made: KafkaProducer, value: bytes =
 
 def test_no_buffer_reuse_in_flight(broker: ScriptedBroker, make: Make) -> None:
     """Most of an expired batch is still to be written: nobody gets its memory, and what arrives is what was sent."""
-    memory: dict[str, Any] = {"buffer_memory": 3_500_000, "max_request_size": 2_000_000, "max_block_ms": 50}
+    memory: dict[str, Any] = {"buffer_memory": 3_500_000, "max_request_size": 2_000_000, "max_block_ms": 500}
+    times: dict[str, Any] = {"request_timeout_ms": 2900, "delivery_timeout_ms": 3000, "retry_backoff_ms": 100}
     broker.change_topic("t", max_message_bytes=2_000_000)
-    made = proven(broker, make, **SHORT, **memory, retry_backoff_ms=100, send_buffer_bytes=131_072)
+    made = proven(broker, make, **memory, **times, send_buffer_bytes=131_072)
     value = os.urandom(1_500_000)
     (future,) = send(made, value)
     request = broker.next_produce()
     # So much later is its second request, and outlives it.
-    time.sleep(max(0.0, request.at + 0.5 - time.monotonic()))
+    time.sleep(max(0.0, request.at + 1.5 - time.monotonic()))
     request.refuse(19)
     broker.pause()
     with pytest.raises(errors.KafkaTimeoutError):
@@ -71,7 +72,7 @@ def test_expiry_queued_and_in_flight(broker: ScriptedBroker, make: Make) -> None
     for future in futures:
         with pytest.raises(errors.KafkaTimeoutError):
             future.get(20)
-    check_time("delivery_timeout_ms=1000", time.monotonic() - began, 1.0, at_least_s=1.0)
+    check_time("delivery_timeout_ms=2000", time.monotonic() - began, 2.0, at_least_s=2.0)
     eventually(lambda: len(called) == 18)
     for partition in (0, 1):
         assert [number for where, number in called if where == partition] == list(range(9))
@@ -103,7 +104,7 @@ def test_late_response_after_expiry(broker: ScriptedBroker, make: Make, code: in
     futures = send(made, b"1", b"2", b"3")
     calls: list[Any] = []
     futures[0].add_both(calls.append)
-    broker.next_produce().refuse(19, delay_s=0.5)
+    broker.next_produce().refuse(19, delay_s=1.0)
     request = broker.next_produce()
     assert request.batch.count == 3
     for future in futures:
@@ -160,7 +161,7 @@ def test_expiry_then_success_resolves_by_a_follower(broker: ScriptedBroker, make
 
 def test_expiry_then_45_bumps(broker: ScriptedBroker, make: Make) -> None:
     """It was not written: the follower is told so and goes on under the next epoch, without anybody's help."""
-    made = proven(broker, make, **SHORT)
+    made = proven(broker, make, request_timeout_ms=3900, delivery_timeout_ms=4000)
     future, request = expire_in_flight(broker, made)
     (follower,) = send(made, b"2")
     assert broker.next_produce().batch.stamp == (ID, 0, 2)

@@ -37,6 +37,7 @@ class Parked:
     overtaken: bool = False
     later_unknown: bool = False
     later_lost: bool = False
+    settled: bool = False
     unknown: bool = False
     split: bool = False
     base_sequence: int = 0

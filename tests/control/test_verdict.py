@@ -158,18 +158,31 @@ class TestSequences:
             base_sequence=base,
             last_acked_sequence=last_acked,
             unresolved_sequence=unresolved,
-            unknown=True,
         )
-        # 45 proves that it is not in the log, hence not unknown.
         assert judge(batch, RULES, NOW) == Verdict(Action.RETRY, renumber=renumber)
+        # Asked about for the second time: 45 proves that it is not in the log, hence not unknown.
+        settled = batch._replace(unknown=True, settled=True)
+        assert judge(settled, RULES, NOW) == Verdict(Action.RETRY, renumber=renumber)
+
+    @pytest.mark.parametrize("code", [45, 59])
+    def test_what_may_lie_unread_in_a_lost_connection_is_asked_about_again(self, code: int) -> None:
+        batch = facts(code, base_sequence=5, last_acked_sequence=4, log_start_offset=0, unknown=True)
+        assert judge(batch, RULES, NOW) == Verdict(Action.RETRY, unknown=True, renumber=True)
+        assert judge(batch._replace(done=True), RULES, NOW) == Verdict(Action.FAIL, unknown=True)
+        assert judge(batch._replace(settled=True), RULES, NOW) == Verdict(Action.RETRY, renumber=True)
+
+    def test_a_broker_that_does_not_know_is_asked_until_it_does(self) -> None:
+        batch = facts(59, base_sequence=5, last_acked_sequence=4, log_start_offset=-1, unknown=True)
+        assert judge(batch, RULES, NOW) == Verdict(Action.RETRY, unknown=True)
 
     @pytest.mark.parametrize("unresolved", [-1, 5, 9])
     def test_out_of_order_with_others_behind_it_that_may_be_there(self, unresolved: int) -> None:
         """The broker may remember the last of them alone: nothing is proved yet."""
         batch = facts(45, base_sequence=5, last_acked_sequence=4, unresolved_sequence=unresolved)
         doubted = batch._replace(unknown=True, later_unknown=True)
-        assert judge(doubted, RULES, NOW) == Verdict(Action.RETRY, unknown=True, renumber=True)
-        assert judge(doubted._replace(done=True), RULES, NOW) == Verdict(Action.FAIL, unknown=True)
+        for each in (doubted, doubted._replace(settled=True)):
+            assert judge(each, RULES, NOW) == Verdict(Action.RETRY, unknown=True, renumber=True)
+            assert judge(each._replace(done=True), RULES, NOW) == Verdict(Action.FAIL, unknown=True)
         for ended in (doubted._replace(later_lost=True), batch._replace(unknown=True, later_lost=True)):
             assert judge(ended, RULES, NOW) == Verdict(Action.FAIL, unknown=True), "nobody is left to ask about"
         first_attempt = batch._replace(later_unknown=True, later_lost=True)
