@@ -52,7 +52,7 @@ LINKED = [*CODECS, *(str(TESTS / name) for name in (
 JUDGED_ONCE = [
     "tests/chaos", "tests/e2e", "tests/fuzz", "tests/native", "tests/parity",
     *(f"tests/faults/test_{name}.py" for name in (
-        "broker_faults", "chaos", "first_months", "forgetful_broker", "idempotence", "order", "sigterm",
+        "broker_faults", "chaos", "first_months", "forgetful_broker", "idempotence", "order",
     )),
 ]
 AGAIN = [

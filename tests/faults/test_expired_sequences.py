@@ -17,15 +17,15 @@ from .idempotent import ID, SINGLE, proven, send
 
 class TestExpiry:
     # The batch is refused once so that its request's own timeout ends after delivery_timeout_ms.
-    SHORT = {"request_timeout_ms": 700, "delivery_timeout_ms": 800}
+    SHORT = {"request_timeout_ms": 1900, "delivery_timeout_ms": 2000}
 
     def _expire_in_flight(self, scripted: ScriptedBroker, made: KafkaProducer) -> tuple[Any, Pending]:
         (future,) = send(made, b"1")
         request = scripted.next_produce()
-        time.sleep(0.4)
+        time.sleep(1.0)
         request.refuse(19)
         again = scripted.next_produce()
-        with pytest.raises(errors.KafkaTimeoutError, match="delivery_timeout_ms=800") as caught:
+        with pytest.raises(errors.KafkaTimeoutError, match="delivery_timeout_ms=2000") as caught:
             future.get(10)
         assert caught.value.maybe_written is True
         return future, again
@@ -87,6 +87,9 @@ class TestExpiry:
         if not written:
             again.refuse(45)
             again = scripted.next_produce()
+            assert again.batch.data == behind.batch.data, "it is asked about again before that is believed"
+            again.refuse(45)
+            again = scripted.next_produce()
             assert again.batch.stamp == (ID, 1, 0)
         again.accept()
         assert follower.get(10).offset == 1 + written
@@ -115,7 +118,7 @@ class TestExpiry:
         """It had no sequence, so there is nothing to mend."""
         silent = scripted.on(Api.INIT_PRODUCER_ID).ignore()
         scripted.by_hand = True
-        made = scripted_producer(**SINGLE, request_timeout_ms=800, delivery_timeout_ms=800)
+        made = scripted_producer(**SINGLE, request_timeout_ms=800, delivery_timeout_ms=2000)
         for each in send(made, b"1", b"2"):
             with pytest.raises(errors.KafkaTimeoutError) as caught:
                 each.get(10)

@@ -313,6 +313,7 @@ def serve(folder: Path, work: Callable[[Path], Any]) -> tuple[Any, str]:
         finally:
             server.terminate()
             said = server.communicate(timeout=60)[1]
+            print(said)
     assert "Traceback" not in said
     return result, said
 

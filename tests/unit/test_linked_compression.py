@@ -52,7 +52,7 @@ def slow_rig(make: MakeRig, **options: Any) -> Rig:
 def test_order_and_sequences(rig: MakeRig, broker: Broker) -> None:
     """Large batches are compressed elsewhere, small ones between them at once; neither overtakes the other."""
     chance = random.Random(1)
-    made = rig(leaders=[1, 1, 1], batch_size=30_000)
+    made = rig(leaders=[1, 1, 1], batch_size=30_000, max_block_ms=60_000)
     values: list[list[bytes]] = [[], [], []]
     for number in range(600):
         value = b"%d " % number * chance.choice([1, 50, 4000])
