@@ -337,10 +337,13 @@ def test_workers_that_deliver_when_they_are_told_to_end(
     name = topic()
     options = "linger_ms=60_000, delivery_timeout_ms=120_000"
     program = f"""
+import faulthandler
 from fastprod import KafkaProducer
 producer = KafkaProducer(bootstrap_servers={own_broker.bootstrap_servers!r}, {options})
 def app(environ, start_response):
+    faulthandler.dump_traceback_later(15)   # gunicorn ends a worker that is busy for 30 s
     producer.send({name!r}, environ["PATH_INFO"].encode())
+    faulthandler.cancel_dump_traceback_later()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"0"]
 """
