@@ -57,6 +57,7 @@ cdef Outbox* outbox_for(Core* core, int node) noexcept nogil:
 
 cdef void note_acknowledged(Partition* partition, Batch* batch, int64_t base_offset, int64_t now) noexcept nogil:
     """The bookkeeping of a stamped batch that is in the log. The partition's lock is held."""
+    cdef size_t i
     if batch.producer_id != partition.producer_id or batch.producer_epoch != partition.producer_epoch:
         return
     partition.proven_at = now
@@ -68,6 +69,12 @@ cdef void note_acknowledged(Partition* partition, Batch* batch, int64_t base_off
             partition.last_acked_offset = <int64_t>(<uint64_t>base_offset + <uint64_t>batch.count - 1)
     if partition.unresolved != UNRESOLVED_NONE and batch.ordinal >= partition.unresolved_ordinal:
         partition.unresolved = UNRESOLVED_NONE   # the broker takes no gap: what came before is in the log
+    if partition.broken:
+        # It may have lain unread when those behind it were denied, and they with it.
+        for i in range(partition.queue.size()):
+            if (partition.queue[i].doubted and partition.queue[i].ordinal > batch.ordinal
+                    and not partition.queue[i].split_product):
+                partition.queue[i].unknown = True
 
 
 cdef void add_acknowledged(vector[Acknowledged]& batches, Batch* batch, int64_t base_offset,

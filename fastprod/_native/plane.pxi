@@ -241,6 +241,7 @@ cdef class DataPlane:
             partition = partitions[i]
             lock_detached(&partition.gate)
             partition.broken = partition.broken or partition.producer_id >= 0
+            partition.forgetful = -1   # the new topic takes whatever comes first
             partition.gate.unlock()
         wake(self.core)
 

@@ -33,8 +33,8 @@ cdef int send_again(Batch* batch, int64_t delay, bint unknown, bint renumber, in
         if renumber:
             partition.broken = True
             partition.forgetful = node if unknown else partition.forgetful
-        elif unknown:
-            partition.forgetful = -1   # the connection went again, and this attempt may lie in it unread
+        elif batch.last_error == NETWORK_EXCEPTION or batch.last_error == REQUEST_TIMED_OUT:
+            partition.forgetful = -1   # this attempt may lie unread as well
         activate(partition)
     partition.gate.unlock()
     if outcome != PENDING:

@@ -299,8 +299,8 @@ class Core:
             partition.broken = True
             if unknown:
                 partition.forgetful = parked.node_id
-        elif unknown:
-            partition.forgetful = -1  # the connection went again, and this attempt may lie in it unread
+        elif batch.last_error in (layout.NETWORK_EXCEPTION, layout.REQUEST_TIMED_OUT):
+            partition.forgetful = -1  # this attempt may lie unread as well
         if batch.ended:
             self.account(batch, unknown)
         elif partition.vanished:

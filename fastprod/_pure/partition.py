@@ -227,6 +227,12 @@ class Partition:
             # The broker takes sequences without gaps only, so what came before is in the log.
             self.unresolved = -1
             self.epoch_asked = False
+        if self.broken:
+            # It may have lain unread when those behind it were denied, and they with it.
+            with self.lock:
+                for each in self.queue:
+                    if each.doubted and each.ordinal > batch.ordinal and not each.split_product:
+                        each.unknown = True
 
     def overtaken(self, batch: Batch) -> bool:
         """Whether a later batch of its identity is in the log."""

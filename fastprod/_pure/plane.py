@@ -113,8 +113,7 @@ class DataPlane:
                     batch.close(full=False)
                     core.vanish_one(batch)
             for partition in route.partitions:
-                if partition.queue:
-                    core.arrive(partition)
+                core.review(partition)
         self.routes[topic] = route
         return route
 
@@ -132,6 +131,7 @@ class DataPlane:
                 for partition in (*route.partitions, *route.vanished.values()):
                     if partition.identity != NO_IDENTITY:
                         partition.broken = True
+                        partition.forgetful = -1  # the new topic takes whatever comes first
                         self.core.review(partition)
 
     def set_leader_limit(self, topic: str, limit: int) -> None:

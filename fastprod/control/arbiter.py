@@ -96,8 +96,8 @@ class Arbiter:
         else:
             base = self._settings.retry_backoff_ms
             delay_ms = backoff_ms(base, retry_cap_ms(base), max(1, parked.attempts))
-        if verdict.unknown and verdict.renumber and not parked.settled:
-            delay_ms = max(delay_ms, SETTLE_MS)
+            if verdict.unknown and verdict.renumber and not parked.settled:
+                delay_ms = max(delay_ms, SETTLE_MS)
         self._plane.retry(parked, delay_ms, unknown=verdict.unknown, renumber=verdict.renumber)
 
     def _take_hint(self, parked: Parked) -> bool:

@@ -26,7 +26,7 @@ import enum
 from typing import Final, NamedTuple
 
 _SEQUENCES: Final = 2**31
-# A verdict that is `unknown` and wants to `renumber` waits this long: see `_judge_sequence`.
+# From the first time that a leader denies what may be in its log to when it is asked again, and believed.
 SETTLE_MS: Final = 1000.0
 
 

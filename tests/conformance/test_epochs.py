@@ -202,6 +202,32 @@ def test_bump_on_45_next_batch_not_before_it_was_said_twice(broker: ScriptedBrok
     assert broker.values("t") == [b"first", b"1", b"2", b"3"]
 
 
+def test_bump_on_45_next_batch_not_behind_one_that_was_found(broker: ScriptedBroker, make: Make) -> None:
+    """The last of them was denied twice, and then the connection that was lost is read: that the one before it is there
+    now says that it may be, too."""
+    made = proven(broker, make, request_timeout_ms=9000, delivery_timeout_ms=9000)
+    (first,) = send(made, b"1")
+    unread = [broker.next_produce()]
+    time.sleep(4)   # what comes now has that much more time
+    futures = send(made, b"2", b"3", b"4")
+    unread += [broker.next_produce() for _ in futures]
+    with pytest.raises(errors.KafkaTimeoutError):
+        first.get(20)
+    broker.drop_connections()
+    for sequence in (2, 4):
+        asked = broker.next_produce()
+        assert asked.batch.stamp == (ID, 0, sequence)
+        asked.answer()
+    asked = broker.next_produce()
+    assert asked.batch.stamp == (ID, 0, 3)
+    for each in unread:
+        each.ignore(applied=True)
+    broker.by_hand = False
+    asked.answer()
+    assert offsets(futures) == [2, 3, 4]
+    assert broker.values("t") == [b"first", b"1", b"2", b"3", b"4"]
+
+
 def test_bump_leaves_healthy_tp(broker: ScriptedBroker, make: Make) -> None:
     """Others keep the old epoch until nothing of theirs is in flight, and then begin at 0."""
     made = proven(broker, make)

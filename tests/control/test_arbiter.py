@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -102,6 +102,14 @@ def test_retries_wait_longer_each_time(attempts: int, low: float, high: float) -
 def test_a_newer_leader_need_not_be_waited_for() -> None:
     name, args, keywords = Rig().handle(Parked(6, node_id=2))
     assert (name, args[1], keywords["unknown"]) == ("retry", 0, True)
+
+
+def test_what_may_be_in_the_log_is_asked_about_again_after_a_pause() -> None:
+    denied = Parked(45, unknown=True)
+    name, args, keywords = Rig().handle(denied)
+    assert (name, args[1], keywords) == ("retry", 1000, {"unknown": True, "renumber": True})
+    assert Rig().handle(replace(denied, settled=True))[1][1] <= 120
+    assert Rig().handle(replace(denied, node_id=2))[1][1] == 0, "it is no longer the leader's affair"
 
 
 class TestHints:

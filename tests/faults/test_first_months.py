@@ -141,6 +141,26 @@ def test_a_broker_that_has_not_heard_of_added_partitions(release: str) -> None:
         assert broker.values("t", 1) == [b"second", b"third"]
 
 
+def test_a_partition_vanishes_and_comes_back() -> None:
+    """What was queued for it, and may be in the log, ended; what comes later leaves at once, under a newer epoch."""
+    with ScriptedBroker({"t": 2}) as broker:
+        with KafkaProducer(bootstrap_servers=broker.bootstrap_servers, metadata_max_age_ms=150) as made:
+            made.send("t", b"first", partition=1).get(20)
+            broker.by_hand = True
+            future = made.send("t", b"second", partition=1)
+            broker.next_produce().drop()
+            broker.next_produce().refuse(45)   # it is asked about again in a second
+            broker.recreate_topic("t", 1)
+            with pytest.raises(errors.UnknownTopicOrPartitionError):
+                future.get(20)
+            assert future.exception.maybe_written
+            broker.add_partitions("t", 2)
+            broker.by_hand = False
+            eventually(lambda: made.partitions_for("t") == {0, 1}, what="two partitions")
+            assert made.send("t", b"third", partition=1).get(20).offset == 0
+        assert broker.values("t", 1) == [b"third"]
+
+
 def test_an_advertised_address_changes() -> None:
     """The broker comes back behind another address, and nothing listens where it was: the only server that is known
     by name, the bootstrap server, tells where it is now."""

@@ -145,6 +145,62 @@ def test_the_first_of_them_expired(broker: ScriptedBroker) -> None:
     assert broker.values("t") == [b"first", *VALUES, b"last"]
 
 
+def test_the_topic_is_created_again_meanwhile(broker: ScriptedBroker) -> None:
+    """The new one takes whatever comes first, so the first of them must: one that took the last one alone would say of
+    those before it that they are there, too."""
+    made = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, **SINGLE, metadata_max_age_ms=150)
+    made.send("t", b"first", partition=0).get(20)
+    broker.by_hand = True
+    futures = [made.send("t", value, partition=0) for value in VALUES]
+    requests = [broker.next_produce() for _ in VALUES]
+    requests[0].drop()
+    broker.next_produce().refuse(45)
+    broker.recreate_topic("t")
+    broker.by_hand = False
+    assert [future.get(20).offset for future in futures] == [0, 1, 2, 3, 4]
+    made.close()
+    assert broker.values("t") == VALUES
+
+
+def test_a_refusal_is_no_reason_to_begin_anew(broker: ScriptedBroker) -> None:
+    """Only what was sent on a connection that was lost may lie unread: one that is asked about again and refused for
+    another reason is believed to be missing with the next 45."""
+    made = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, **SINGLE)
+    made.send("t", b"first", partition=0).get(20)
+    broker.by_hand = True
+    future = made.send("t", b"1", partition=0)
+    broker.next_produce().drop()
+    for code in (45, 19, 45):
+        asked = broker.next_produce()
+        assert asked.batch.sequence == 1
+        asked.refuse(code)
+    anew = broker.next_produce()
+    assert anew.batch.stamp == (ID, 1, 0)
+    anew.accept()
+    assert future.get(20).offset == 1
+    made.close()
+
+
+def test_another_connection_is_lost_meanwhile(broker: ScriptedBroker) -> None:
+    """What was sent on it may lie unread as well: that it is missing has to be said twice once more."""
+    made = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, **SINGLE)
+    made.send("t", b"first", partition=0).get(20)
+    broker.by_hand = True
+    future = made.send("t", b"1", partition=0)
+    broker.next_produce().drop()
+    broker.next_produce().refuse(45)
+    broker.next_produce().drop()
+    for _ in range(2):
+        asked = broker.next_produce()
+        assert asked.batch.sequence == 1
+        asked.refuse(45)
+    anew = broker.next_produce()
+    assert anew.batch.stamp == (ID, 1, 0)
+    anew.accept()
+    assert future.get(20).offset == 1
+    made.close()
+
+
 def test_another_leader_is_asked_from_the_first_on() -> None:
     """What one broker has forgotten, the next one may know: it tells the offsets, too."""
     with ScriptedBroker({"t": 1}, nodes=2) as broker:
