@@ -77,10 +77,12 @@ BY_DEFAULT: dict[str, Any] = {}
 STRICT: dict[str, Any] = {"strict_order": True}
 # Batches expire while they are queued, in flight and waiting for a verdict.
 IMPATIENT: dict[str, Any] = {"request_timeout_ms": 80, "delivery_timeout_ms": 400}
+# There is time to ask twice about what may be in the log, and to go on under a newer epoch.
+IN_BETWEEN: dict[str, Any] = {"request_timeout_ms": 80, "delivery_timeout_ms": 3_000}
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("options", [BY_DEFAULT, STRICT, IMPATIENT, {**STRICT, **IMPATIENT}], ids=str)
+@pytest.mark.parametrize("options", [BY_DEFAULT, STRICT, IMPATIENT, {**STRICT, **IMPATIENT}, IN_BETWEEN], ids=str)
 def test_whatever_happens_nothing_is_twice_or_out_of_order(
     scripted: ScriptedBroker, scripted_producer: MakeProducer, seed: int, options: dict[str, Any]
 ) -> None:
