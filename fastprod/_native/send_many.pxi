@@ -49,6 +49,7 @@ cdef class Call:
         """The interpreter is let go, or somebody's Python is run: nothing that others can change may be pointed at."""
         return 0
 
+    # Each kind of call has its own of the next two: a method of C cannot be declared without a body.
     cdef object number_given(self, Py_ssize_t index):
         """The partition a record names, as it came; None where it names none."""
         raise NotImplementedError

@@ -34,7 +34,8 @@ cdef int send_again(Batch* batch, int64_t delay, bint unknown, bint renumber, in
             partition.broken = True
             partition.forgetful = node if unknown else partition.forgetful
         elif batch.last_error == NETWORK_EXCEPTION or batch.last_error == REQUEST_TIMED_OUT:
-            partition.forgetful = -1   # this attempt may lie unread as well
+            # This attempt may lie unread as well. A broker says 7 itself, too; asking once more is no harm.
+            partition.forgetful = -1
         activate(partition)
     partition.gate.unlock()
     if outcome != PENDING:

@@ -300,7 +300,8 @@ class Core:
             if unknown:
                 partition.forgetful = parked.node_id
         elif batch.last_error in (layout.NETWORK_EXCEPTION, layout.REQUEST_TIMED_OUT):
-            partition.forgetful = -1  # this attempt may lie unread as well
+            # This attempt may lie unread as well. A broker says 7 itself, too; asking once more is no harm.
+            partition.forgetful = -1
         if batch.ended:
             self.account(batch, unknown)
         elif partition.vanished:

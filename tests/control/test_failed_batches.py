@@ -6,6 +6,7 @@ import itertools
 import time
 
 import pytest
+from patience import eventually
 
 from fastprod import errors
 from fastprod.protocol import InitProducerIdResponse
@@ -191,9 +192,7 @@ class TestFatal:
         if code == 31:
             assert "IdempotentWrite" in str(caught.value)
             assert "enable_idempotence=False" in str(caught.value)
-        deadline = time.monotonic() + 20
-        while made.engine._fatal is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: made.engine._fatal, "the end of the engine")
         for topic in ("t", "other"):
             future = made.send(topic, b"v")
             assert future.failed()

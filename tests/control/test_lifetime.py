@@ -248,9 +248,7 @@ class TestCallbacks:
 
         future = made.send("t", b"v", partition=0)
         future.add_both(run)
-        deadline = time.monotonic() + 15
-        while not result and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: result, "the callback")
         return result[0]
 
     def test_send_to_an_unknown_topic(self, sender: MakeSender, broker: ScriptedBroker) -> None:
@@ -331,9 +329,7 @@ class TestInternalErrors:
             raise RuntimeError("boom")
 
         monkeypatch.setattr(made.engine._thread, "_pass", broken)
-        deadline = time.monotonic() + 10
-        while made.engine._fatal is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        eventually(lambda: made.engine._fatal, "the end of the engine")
         future = made.send("t", b"v")
         with pytest.raises(errors.KafkaError, match="boom"):
             future.get(1)
@@ -352,9 +348,7 @@ class TestInternalErrors:
         logger.addHandler(handler)
         try:
             made.engine._loop.call_threadsafe(lambda: made.engine._journal.warning("hello"))
-            deadline = time.monotonic() + 10
-            while not sent and time.monotonic() < deadline:
-                time.sleep(0.01)
+            eventually(lambda: sent, "the record")
             assert sent[0].get(10).topic == "logs"
         finally:
             logger.removeHandler(handler)

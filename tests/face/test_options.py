@@ -256,7 +256,7 @@ class TestBatches:
             time.sleep(0.02)
         futures[-1].get(10)
         (request,) = relay.requests(PRODUCE)
-        check_time("linger_ms=400", request.at - began, 0.4, at_least_s=0.4, slack_s=0.4)
+        check_time("linger_ms=400", request.at - began, 0.4, at_least_s=0.4, slack_s=0.4, early_s=0.02)
         assert [each.count for each in read_batches(own_broker, name)] == [5]
 
     def test_no_linger(self, producer: MakeProducer, topic: MakeTopic, relay: Relay) -> None:
@@ -342,7 +342,7 @@ class TestSizes:
 
         with pytest.raises(errors.KafkaTimeoutError, match="buffer_memory=200000"):
             fill()
-        check_time("max_block_ms=300", took[-1], 0.3, at_least_s=0.3, slack_s=0.7)
+        check_time("max_block_ms=300", took[-1], 0.3, at_least_s=0.3, slack_s=0.7, early_s=0.02)
         assert 100 < len(futures) <= 200
         relay.silent = False
         made.flush(10)

@@ -41,7 +41,7 @@ class TestBootstrap:
     def test_bootstrap_timeout(self, timeout_ms: int) -> None:
         dead = f"127.0.0.1:{free_port()}"
         limit_s = timeout_ms / 1000
-        with in_time("bootstrap_timeout_ms", limit_s, at_least_s=limit_s, slack_s=0.5):
+        with in_time("bootstrap_timeout_ms", limit_s, at_least_s=limit_s, slack_s=0.5, early_s=0.02):
             with pytest.raises(errors.KafkaTimeoutError, match=f"Unable to bootstrap from {dead}"):
                 KafkaProducer(bootstrap_servers=dead, bootstrap_timeout_ms=timeout_ms)
 
