@@ -126,8 +126,9 @@ class Scene:
     def _look(self, number: int) -> None:
         chance = random.Random(self._seed * 100 + number)
         while time.monotonic() < self._until:
-            for futures in self._futures:
-                for each in chance.sample(list(futures), min(10, len(futures))):
+            for growing in self._futures:
+                futures = list(growing)   # of one moment: its sender goes on
+                for each in chance.sample(futures, min(10, len(futures))):
                     assert each.is_done in (True, False)
                     assert each.exception is None or not each.succeeded()
                     repr(each)
