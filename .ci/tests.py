@@ -14,7 +14,8 @@ What the native run said is shown last, so that its summary line ends the output
 neither, is run with one of them.
 
 A test that fails is run again a little later, at most twice, and told of: on a busy machine what it waited for may have
-come too late. Where a whole log or many threads are judged, a failure counts the first time.
+come too late. Where a whole log or many threads are judged, and where something is left behind, a failure counts the
+first time.
 
 A run of tests that fails does not keep the others from running: a closing line names what failed, and the exit status
 is 1. A test that was skipped or expected to fail is a failure unless it stands on the list in `.ci/allowed_skips.txt`,
@@ -57,6 +58,7 @@ JUDGED_ONCE = [
 ]
 AGAIN = [
     "--reruns=2", "--reruns-delay=3", "--max-suite-reruns=10", "--rerun-show-tracebacks",
+    "--rerun-except=leaves behind",   # tests/leaks.py
     *(f"--rerun-exclude-path={path}" for path in JUDGED_ONCE),
 ]
 

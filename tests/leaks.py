@@ -33,6 +33,7 @@ def live_objects() -> Counter[str]:
 def remember(item: pytest.Item) -> None:
     """The test itself begins. What fixtures of a wider scope hold is there already, and theirs."""
     item.stash[_BEFORE] = live_objects()
+    item.stash[_FAILED] = False   # it may be run again
 
 
 def note_failure(item: pytest.Item) -> None:
@@ -44,7 +45,7 @@ def check(item: pytest.Item) -> None:
     """The test has ended, its fixtures too, and its log was dropped. Fails if something is left. There may be less than
     before: the last test of a module also ends what the module's fixtures held."""
     before = item.stash.get(_BEFORE, None)
-    if before is None or item.stash.get(_FAILED, False):
+    if before is None or item.stash[_FAILED]:
         return
     if isinstance(item, pytest.Function):
         item.funcargs.clear()  # what fixtures returned; pytest lets it go a moment later

@@ -8,8 +8,9 @@
 
 With the Python of an environment that has the `test` extra, one without a GIL as well. The package is copied and built
 in a temporary folder, and the copy is put before the installed one, which stays as it is; bugs are planted in such a
-copy. Any report of a sanitizer is a failure, whatever the tests say: what is not reported stands in `cpython.supp`. gcc
-on Linux only.
+copy. Any report of a sanitizer is a failure, whatever the tests say: what is not reported stands in `cpython.supp`. So
+is anything that a test leaves behind. One that fails otherwise is run again, twice at most: everything takes many times
+longer here, and the run without sanitizers judges what the code does. gcc on Linux only.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ TESTS = ["tests/parity", "tests/native", "tests/unit/test_both_planes.py", "test
          "tests/faults/test_idempotence.py"]
 # Counts seconds, which a sanitizer stretches.
 LEFT_OUT = "not times_out_in_time"
+AGAIN = ["--reruns=2", "--reruns-delay=3", "--rerun-except=something is left|leaves behind", "--rerun-show-tracebacks"]
 SANITIZERS = {"memory": "address,undefined", "thread": "thread"}
 LIBRARIES = {"memory": ["libasan.so", "libubsan.so"], "thread": ["libtsan.so"]}
 MARKS = ("ERROR: AddressSanitizer", "runtime error:", "WARNING: ThreadSanitizer", "DEADLYSIGNAL")
@@ -130,8 +132,8 @@ def run(what: str, away: Path, tests: list[str], options: list[str], plant: Plan
     results = away / "results.xml"
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--capture=sys", f"--junitxml={results}",
-        "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-k", LEFT_OUT, *options,
-        *(str(ROOT / test) for test in tests),
+        "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-k", LEFT_OUT, *(AGAIN if plant is None else []),
+        *options, *(str(ROOT / test) for test in tests),
     ]
     print(f"=== {' '.join(command)}", flush=True)
     # Not from the root: the package that is imported must be the copy.

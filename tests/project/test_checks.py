@@ -65,6 +65,11 @@ def test_one_that_fails_once_has_failed_where_that_is_a_finding(tmp_path: Path) 
     assert (status, said.count("1 failed")) == (1, 1), said
 
 
+def test_what_is_left_behind_is_a_finding_everywhere(tmp_path: Path) -> None:
+    status, said = checked(tmp_path, UNSTEADY.replace("a moment too short", "it leaves behind: a batch"))
+    assert (status, said.count("1 failed")) == (1, 1), said
+
+
 def test_where_a_failure_is_a_finding_is_there() -> None:
     spec = importlib.util.spec_from_file_location("checks", ROOT / ".ci" / "tests.py")
     assert spec is not None
