@@ -8,7 +8,7 @@
 
 With the Python of an environment that has the `test` extra, one without a GIL as well. The package is copied and built
 in a temporary folder, and the copy is put before the installed one, which stays as it is; bugs are planted in such a
-copy. Any report of a sanitizer is a failure, whatever the tests say: what is not reported stands in `cpython.supp`. So
+copy. Any report of a sanitizer is a failure, whatever the tests say: what is not reported stands in `thread.supp`. So
 is anything that a test leaves behind. One that fails otherwise is run again, twice at most: everything takes many times
 longer here, and the run without sanitizers judges what the code does. gcc on Linux only.
 """
@@ -37,7 +37,7 @@ AGAIN = ["--reruns=2", "--reruns-delay=3", "--rerun-except=something is left|lea
 SANITIZERS = {"memory": "address,undefined", "thread": "thread"}
 LIBRARIES = {"memory": ["libasan.so", "libubsan.so"], "thread": ["libtsan.so"]}
 MARKS = ("ERROR: AddressSanitizer", "runtime error:", "WARNING: ThreadSanitizer", "DEADLYSIGNAL")
-SUPPRESSIONS = Path(__file__).resolve().parent / "cpython.supp"
+SUPPRESSIONS = Path(__file__).resolve().parent / "thread.supp"
 
 
 class Plant(NamedTuple):
