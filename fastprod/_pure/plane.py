@@ -89,9 +89,13 @@ class DataPlane:
 
     def close_appends(self) -> None:
         """From now on `send` raises IllegalStateError, and partial batches leave at once."""
-        self.core.closing = True
-        self.core.pool.close()
-        self.core.urge()
+        core = self.core
+        core.closing = True
+        core.pool.close()
+        if not core.host.is_inside():
+            with core.lock:
+                self._let_senders_through()
+        core.urge()
 
     # --- Topics and connections -----------------------------------------------------------------
 
@@ -269,12 +273,7 @@ class DataPlane:
         core = self.core
         core.place_late()
         with core.lock:
-            for route in core.topics.values():
-                for partition in (*route.partitions, *route.vanished.values()):
-                    with partition.lock:
-                        # Whoever held it has appended; whoever takes it from now on finds the
-                        # producer closed.
-                        pass
+            self._let_senders_through()
             while (batch := core.oldest()) is not None:
                 partition = batch.partition
                 if not batch.in_request and not batch.parked:
@@ -287,6 +286,14 @@ class DataPlane:
                 mine = failures.with_history(error(), *place, told)
                 core.end(batch, failures.flagged(mine, maybe_written))
         return left
+
+    def _let_senders_through(self) -> None:
+        """Whoever holds a partition's lock appends; whoever takes it from now on finds the producer
+        closed. The core's lock is held."""
+        for route in self.core.topics.values():
+            for partition in (*route.partitions, *route.vanished.values()):
+                with partition.lock:
+                    pass
 
     # --- Waiting --------------------------------------------------------------------------------
 

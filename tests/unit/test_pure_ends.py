@@ -24,6 +24,7 @@ from pure_rig import (
 )
 
 from fastprod import _pure, errors
+from fastprod._pure import accumulator
 
 pytestmark = pytest.mark.pure_only
 
@@ -163,6 +164,36 @@ def test_nothing_is_left(broker: Broker) -> None:
     made.close()
     gc.collect()
     assert _pure.live_objects() == {"batches": 0, "buffers": 0, "futures": 0}
+
+
+def test_a_record_that_is_being_accepted_belongs_to_what_a_close_waits_for(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender has found the producer open, and the plane does not know of its batch yet."""
+    opening, go_on = threading.Event(), threading.Event()
+    open_batch = accumulator._open_batch
+
+    def slowly(*given: Any) -> Any:
+        opening.set()
+        assert go_on.wait(30)
+        return open_batch(*given)
+
+    made = rig()
+    made.control.connects = False
+    monkeypatch.setattr(accumulator, "_open_batch", slowly)
+    sender = threading.Thread(target=made.send, args=[b"v"])
+    sender.start()
+    assert opening.wait(30)
+    seen: list[int] = []
+    closer = threading.Thread(
+        target=lambda: (made.plane.close_appends(), seen.append(made.plane.incomplete()))
+    )
+    closer.start()
+    closer.join(0.1)  # it waits; where it does not, it has seen nothing by now
+    go_on.set()
+    sender.join(30)
+    closer.join(30)
+    assert seen == [1]
 
 
 def test_whoever_stops_as_well_waits_as_well(rig: Callable[..., Rig]) -> None:
