@@ -36,7 +36,11 @@ class Guard:
         """End the guardian; it removes the directory if that is still there."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(_GOODBYE_S)
+        try:
+            self._process.wait(_GOODBYE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None

@@ -186,7 +186,7 @@ class Node:
                         self._wake_reader.recv(4096)
                 elif key.fileobj is self._listener:
                     self._accept()
-                else:
+                elif key.data is not None:   # else a listener that a connection's request has closed meanwhile
                     self._attend(key.data, events)
             self._run_calls()
         self._close()

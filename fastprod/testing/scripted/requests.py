@@ -155,12 +155,13 @@ class Pending:
         with self._broker.lock:
             self._begin_end()
             told = [(batch, judge(batch)) for batch in self.batches]
+            response = self._broker.response(self.request, told, code)   # of the same moment
         if self._turn is None:
             # acks=0: there is no answer, and an error can only be told by closing the connection.
             if shape.get("close") or any(verdict.code for _, verdict in told):
                 self._connection.hang_up()
             return
-        self._send(self._frame(self._broker.response(self.request, told, code), shape), shape)
+        self._send(self._frame(response, shape), shape)
 
     def _frame(self, response: Any, shape: Shape) -> bytes:
         if "throttle_ms" in shape:
