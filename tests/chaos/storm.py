@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from faults.ledger import Load
 
 from fastprod import KafkaProducer
-from fastprod.testing import KafkaBroker
+from fastprod.testing import BrokerError, KafkaBroker
 
 from .plan import Fault, NetworkFault, NodeFault, Plan
 
@@ -102,7 +103,8 @@ class Storm:
             cluster.wait_for_leader(self._topic, fault.target, other_than=node)
             self.leaders_moved += 1
         else:
-            cluster.stop(node)
+            with contextlib.suppress(BrokerError):   # it took too long, and was killed
+                cluster.stop(node)
         cluster.start(node)
 
     def _network_fault(self, fault: Fault) -> None:

@@ -79,7 +79,8 @@ def test_a_trickle_reaches_every_partition_within_seconds(kafka_broker: KafkaBro
             # The pace is what is tested. A machine that is late sends late, it does not catch up in a burst.
             began += max(0.0, time.monotonic() - began - number / rate)
             time.sleep(max(0.0, began + number / rate - time.monotonic()))
-            producer.send(name, b"value")
+            # Waited for: while a broker stands still, what is sent goes into the batch that is open.
+            producer.send(name, b"value").get(60)
     counts = counts_of(kafka_broker, name)
     assert sum(counts) == rate * seconds
     mean = rate * seconds / PARTITIONS
@@ -149,7 +150,7 @@ def test_keyless_records_stay_together_while_a_batch_fills(
     name = topic(kafka_broker, PARTITIONS)
     count = 10_000
     with KafkaProducer(
-        bootstrap_servers=kafka_broker.bootstrap_servers, partitioner=partitioner, linger_ms=1000, batch_size=16_384
+        bootstrap_servers=kafka_broker.bootstrap_servers, partitioner=partitioner, linger_ms=60_000, batch_size=16_384
     ) as producer:
         futures = [producer.send(name, b"%0100d" % number) for number in range(count)]
         producer.flush()
@@ -163,7 +164,7 @@ def test_keyless_records_stay_together_while_a_batch_fills(
 
 def test_sticky_by_name_ignores_keys(kafka_broker: KafkaBroker, topic: MakeTopic) -> None:
     with KafkaProducer(
-        bootstrap_servers=kafka_broker.bootstrap_servers, partitioner="sticky", linger_ms=1000
+        bootstrap_servers=kafka_broker.bootstrap_servers, partitioner="sticky", linger_ms=60_000
     ) as producer:
         assert len(set(send_all(producer, topic(kafka_broker, PARTITIONS), KEYS))) == 1
 

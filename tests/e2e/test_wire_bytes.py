@@ -102,7 +102,7 @@ def test_a_batch_sent_again_is_the_same_bytes(
     relay.change = cut = CutFirst(1)
     with KafkaProducer(
         bootstrap_servers=relay.address, client_id=CLIENT, compression_type=codec, enable_idempotence=idempotent,
-        linger_ms=100,
+        linger_ms=60_000,
     ) as producer:
         futures = send_mixed(producer, name, 100)
         producer.flush()

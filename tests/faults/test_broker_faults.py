@@ -174,7 +174,7 @@ def test_a_killed_broker_keeps_nothing_from_being_accepted(
     assert not any(each.failed() for each in futures)
     restarting = threading.Thread(target=own_broker.start)
     restarting.start()
-    assert [each.get(60).offset for each in futures] == list(range(1, 500))
+    assert [each.get(100).offset for each in futures] == list(range(1, 500))
     restarting.join()
     written = [each.value for each in read_log(own_broker.bootstrap_servers, name, 1)]
     assert written == [b"%d" % number for number in range(500)]

@@ -121,7 +121,7 @@ def test_whatever_happens_nothing_is_twice_or_out_of_order(
     def goes_on() -> bool:
         # The request of an expired batch may still be open; then its answer decides about those behind it, too.
         future = made.send("t", b"99999", b"k", partition=0)
-        made.flush(10)
+        made.flush(30)
         return bool(future.succeeded())
 
     eventually(goes_on)

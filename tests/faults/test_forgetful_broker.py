@@ -121,13 +121,13 @@ def test_the_last_of_them_gets_no_answer_either(broker: ScriptedBroker) -> None:
 
 def test_the_first_of_them_expired(broker: ScriptedBroker) -> None:
     """Its successors are asked about as they would be with it."""
-    made = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, **SINGLE, delivery_timeout_ms=4_000,
-                         request_timeout_ms=3_900)
+    made = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, **SINGLE, delivery_timeout_ms=7_000,
+                         request_timeout_ms=6_900)
     made.send("t", b"first", partition=0).get(20)
     broker.by_hand = True
     futures = [made.send("t", VALUES[0], partition=0)]
     requests = [broker.next_produce()]
-    time.sleep(2.0)   # what comes later has that much more time
+    time.sleep(5.0)   # what comes later has that much more time
     futures += [made.send("t", value, partition=0) for value in VALUES[1:]]
     requests += [broker.next_produce() for _ in VALUES[1:]]
     for request in requests:

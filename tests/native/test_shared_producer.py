@@ -183,7 +183,8 @@ def test_closed_while_eight_threads_send(patience: float) -> None:
                 begun.release()
 
     with ScriptedBroker(TOPICS) as broker:
-        producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, batch_size=4000, max_block_ms=20_000)
+        producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, batch_size=4000, max_block_ms=20_000,
+                                 buffer_memory=2_000_000)   # no more than a broker in Python takes in time
         threads = in_threads(send)
         for _ in range(THREADS):
             assert begun.acquire(timeout=60)

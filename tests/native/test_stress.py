@@ -53,7 +53,7 @@ class Scene:
             "delivery_timeout_ms": 2000, "request_timeout_ms": 1000, "max_block_ms": 500, **options,
         }
         self._seed = seed
-        self._until = time.monotonic() + SECONDS
+        self._until = 0.0
         self._planes: list[Any] = []
         self._errors: list[BaseException] = []
         self._futures: list[list[Any]] = [[] for _ in range(SENDERS)]
@@ -166,6 +166,7 @@ class Scene:
             self._errors.append(error)
 
     def play(self) -> None:
+        self._until = time.monotonic() + SECONDS
         works = [*[self._send] * SENDERS, self._look, self._cut, self._end]
         threads = [threading.Thread(target=self._guarded, args=pair) for pair in zip(works, range(99), strict=False)]
         for each in threads:

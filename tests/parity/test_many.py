@@ -304,6 +304,8 @@ def test_lists_that_a_finalizer_changes(twin: Any) -> None:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+        gc.collect()
+        gc.freeze()   # what conftest.py has frozen
 
 
 @pytest.mark.parametrize("twin", TWINS)

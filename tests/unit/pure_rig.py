@@ -241,7 +241,7 @@ class Rig:
         return self.producer.send(TOPIC, value, **how)
 
     def parked(self) -> Any:
-        return self.control.parked.get(timeout=5)
+        return self.control.parked.get(timeout=30)
 
     def close(self) -> None:
         self.plane.stop()

@@ -42,7 +42,7 @@ def rig(request: pytest.FixtureRequest, any_rig: MakeRig) -> MakeRig:
 
 def slow_value() -> bytes:
     """Takes gzip, which most builds link, a second at level 9."""
-    return random.Random(3).randbytes(400_000).translate(bytes(b"abcd"[n & 3] for n in range(256)))
+    return random.Random(3).randbytes(1_700_000).translate(bytes(b"abcd"[n & 3] for n in range(256)))
 
 
 def slow_rig(make: MakeRig, **options: Any) -> Rig:
@@ -74,11 +74,17 @@ def test_order_and_sequences(rig: MakeRig, broker: Broker) -> None:
 @without_zlib
 def test_a_slow_batch_holds_nobody_up(any_rig: MakeRig) -> None:
     made = slow_rig(any_rig, leaders=[1, 1])
-    slow = made.send(slow_value(), partition=0)
-    for _ in range(10):
-        made.send(b"a small one, a small one, a small one", partition=1).get(5)
-    assert not slow.is_done
-    slow.get(60)
+
+    def overtaken() -> bool:
+        slow = made.send(slow_value(), partition=0)
+        for _ in range(10):
+            made.send(b"a small one, a small one, a small one", partition=1).get(5)
+        overtaken = not slow.is_done
+        slow.get(60)
+        return overtaken
+
+    # Ten small ones may take longer than a large one on a busy machine, but not each time.
+    assert any(overtaken() for _ in range(3))
 
 
 @without_zlib
@@ -108,7 +114,7 @@ def test_batches_that_are_left_at_the_end(any_rig: MakeRig, broker: Broker) -> N
     made.plane.close_appends()
     made.plane.stop()
     left = made.plane.abort(lambda: errors.IllegalStateError("too late"))
-    assert len(left) + len(broker.sent) == 4
+    assert len(left) + sum(future.succeeded() for future in futures) == 4
     for _, _, codec, body, _, count, _ in left:
         plain = compression.decompress(codec, body, LARGE["batch_size"])
         assert count == 1
