@@ -6,8 +6,9 @@ ones first, bootstrap servers when no broker is known or each one's last attempt
 
 One peer that is deaf must not hold up the producer for a whole request timeout. After a second
 without a connection the next peer is dialed beside the first; and after two seconds without an
-answer a request is also sent to another broker, and the first answer counts. That does no harm:
-asking twice for metadata changes nothing, and a producer id that nobody uses is forgotten.
+answer a request is also sent to another broker, and the first answer counts. Where there is no
+other, it is sent again on a second connection: perhaps the first one is what is deaf. That does no
+harm: asking twice for metadata changes nothing, and a producer id that nobody uses is forgotten.
 """
 
 from __future__ import annotations
@@ -189,11 +190,10 @@ class Channel:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        busy = {each.target.name for each in self._connections}
         dialing = sum(each.state is not State.READY for each in self._connections)
         again_at = self._last_dial + _STAGGER_S
         if not dialing or (now >= again_at and dialing < _MOST_DIALING):
-            target, allowed_at = self._choose(busy)
+            target, allowed_at = self._choose()
             if target is not None and allowed_at <= now:
                 self._last_dial = now
                 again_at = now + _STAGGER_S
@@ -206,18 +206,22 @@ class Channel:
                 again_at = now + _STAGGER_S
         self._retry = self._loop.call_later(again_at - now, self._pump)
 
-    def _choose(self, busy: set[str]) -> tuple[Target | None, float]:
+    def _choose(self) -> tuple[Target | None, float]:
         """Return whom to dial next and from when on that is allowed."""
         reconnects = self._dialer.reconnects
         brokers = [] if self._bootstrap_only else list(self._brokers())
         candidates = brokers
         if all(reconnects.failures(each.name) > 0 for each in brokers):
             candidates = [*brokers, *self._bootstrap]
-        candidates = [each for each in candidates if each.name not in busy]
-        if not candidates:
+        busy = [each.target.name for each in self._connections]
+        free = [each for each in candidates if each.name not in busy]
+        if not free:
+            deaf = [each.target.name for each in self._connections if each.silence_s() >= _PATIENCE_S]
+            free = [each for each in candidates if each.name in deaf and busy.count(each.name) == 1]
+        if not free:
             return None, 0.0
-        random.shuffle(candidates)
-        best = min(candidates, key=lambda each: reconnects.allowed_at(each.name))
+        random.shuffle(free)
+        best = min(free, key=lambda each: reconnects.allowed_at(each.name))
         return best, reconnects.allowed_at(best.name)
 
     def _became_ready(self, connection: Connection) -> None:

@@ -2,17 +2,22 @@
 
 `getaddrinfo` cannot be interrupted or given a timeout, so it runs in a daemon thread that lives
 for one question. A host that is being asked for is not asked for again: a resolver that hangs
-costs one thread a host, not one an attempt.
+costs one thread a host, not one an attempt. Where it takes longer than two seconds, the last
+answer serves, whoever got it. That may be for good in a forked child: glibc's resolver has locks,
+and one that another thread held at the fork stays locked there.
 """
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  # else a look-up's thread imports it, perhaps beside a fork
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from fastprod.control.loop import Loop
+from fastprod.control.loop import Loop, Timer
+
+_PATIENCE_S: Final = 2.0
 
 
 class Address(NamedTuple):
@@ -32,6 +37,9 @@ class Address(NamedTuple):
 
 Answer = list[Address] | OSError
 Receiver = Callable[[Answer], None]
+Question = tuple[str, int, bool]
+
+_last_answers: dict[Question, list[Address]] = {}   # of this process, and of the one it was forked from
 
 
 class Resolver:
@@ -39,7 +47,9 @@ class Resolver:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._waiting: dict[tuple[str, int, bool], list[Receiver]] = {}
+        self._asking: set[Question] = set()
+        self._waiting: dict[Question, list[Receiver]] = {}
+        self._patience: dict[Question, Timer] = {}
 
     def resolve(self, host: str, port: int, canonical: bool, receiver: Receiver) -> None:
         """Have `receiver` called with the addresses of a host, or with the OSError it gave.
@@ -52,6 +62,13 @@ class Resolver:
         waiting.append(receiver)
         if len(waiting) > 1:
             return
+        known = _last_answers.get(question)
+        if known is not None:
+            serve = self._loop.call_later(_PATIENCE_S, lambda: self._serve(question, known))
+            self._patience[question] = serve
+        if question in self._asking:
+            return
+        self._asking.add(question)
         thread = threading.Thread(
             target=self._ask, args=question, name=f"fastprod-resolve-{host}", daemon=True
         )
@@ -73,7 +90,16 @@ class Resolver:
             answer = OSError(f"not a host name: {error}")
         self._loop.call_threadsafe(lambda: self._answer((host, port, canonical), answer))
 
-    def _answer(self, question: tuple[str, int, bool], answer: Answer) -> None:
+    def _answer(self, question: Question, answer: Answer) -> None:
+        self._asking.discard(question)
+        if not isinstance(answer, OSError):
+            _last_answers[question] = answer
+        self._serve(question, answer)
+
+    def _serve(self, question: Question, answer: Answer) -> None:
+        patience = self._patience.pop(question, None)
+        if patience is not None:
+            patience.cancel()
         for receiver in self._waiting.pop(question, []):
             receiver(answer)
 

@@ -89,6 +89,20 @@ class TestChild:
         assert made.send(name, b"after").get(10).offset == 2
         assert values_in(own_broker, name) == Counter([b"before", b"child", b"after"])
 
+    def test_it_sends_where_no_name_can_be_looked_up_any_more(
+        self, own_broker: KafkaBroker, producer: MakeProducer, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A fork while another thread looked up a name may leave glibc's resolver locked in the child, for good."""
+        name, made = topic(), producer()
+        made.send(name, b"before").get(10)
+
+        def work() -> int:
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: threading.Event().wait())
+            return int(made.send(name, b"child").get(40).offset)
+
+        assert in_child(work) == "1"
+        assert values_in(own_broker, name) == Counter([b"before", b"child"])
+
     def test_what_was_on_its_way_fails_there_at_once_and_arrives_here(
         self, own_broker: KafkaBroker, producer: MakeProducer, topic: MakeTopic
     ) -> None:
