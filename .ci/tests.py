@@ -15,7 +15,7 @@ neither, is run with one of them.
 
 A test that fails is run again a little later, at most twice, and told of: on a busy machine what it waited for may have
 come too late. Where a whole log or many threads are judged, and where something is left behind, a failure counts the
-first time.
+first time; under sanitizers, where all takes many times longer, unless it is one of time (tests/native/sanitize.py).
 
 A run of tests that fails does not keep the others from running: a closing line names what failed, and the exit status
 is 1. A test that was skipped or expected to fail is a failure unless it stands on the list in `.ci/allowed_skips.txt`,

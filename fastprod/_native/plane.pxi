@@ -176,7 +176,16 @@ cdef class DataPlane:
 
     def close_appends(self) -> None:
         """From now on `send` raises IllegalStateError, and partial batches leave at once."""
+        cdef TopicRoute route
+        cdef vector[Partition*] partitions
+        cdef size_t i
         self.core.closing.store(1)
+        for route in list(self.known.values()):
+            partitions = ever_of(route.topic_)
+            for i in range(partitions.size()):
+                # Without a GIL somebody may have found the producer open, and still append.
+                lock_detached(&partitions[i].gate)
+                partitions[i].gate.unlock()
         self.core.pool_freed.notify_all()
         wake(self.core)
 

@@ -6,9 +6,10 @@ ones first, bootstrap servers when no broker is known or each one's last attempt
 
 One peer that is deaf must not hold up the producer for a whole request timeout. After a second
 without a connection the next peer is dialed beside the first; and after two seconds without an
-answer a request is also sent to another broker, and the first answer counts. Where there is no
-other, it is sent again on a second connection: perhaps the first one is what is deaf. That does no
-harm: asking twice for metadata changes nothing, and a producer id that nobody uses is forgotten.
+answer a request is also sent to another broker, and the first answer counts. That does no harm:
+asking twice for metadata changes nothing, and a producer id that nobody uses is forgotten. Once a
+request timeout is over since it first went out, the next failure counts as well: else one that
+nobody answers would never end, since each new connection is one more that may answer.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ _IDLE_CHECK_S: Final = 0.1
 
 
 class _Errand:
-    """A request on its way to its first answer. `tried`: the connections it went out on."""
+    """A request on its way to its first answer. `tried`: the connections it went out on. `due`:
+    from when on a failure counts even if others may still answer."""
 
-    __slots__ = ("call", "done", "hurry", "receiver", "tried", "waiting_for")
+    __slots__ = ("call", "done", "due", "hurry", "receiver", "tried", "waiting_for")
 
     def __init__(self, call: Call[Any], receiver: Receiver) -> None:
         self.call = call
@@ -41,12 +43,13 @@ class _Errand:
         self.done = False
         self.tried: list[Connection] = []
         self.waiting_for = 0
+        self.due = 0.0
         self.hurry: Timer | None = None
 
-    def answered(self, answer: Any, error: Exception | None) -> bool:
+    def answered(self, error: Exception | None, now: float) -> bool:
         """Note an answer or a failure; return whether it is the one that counts."""
         self.waiting_for -= 1
-        if self.done or (error is not None and self.waiting_for > 0):
+        if self.done or (error is not None and self.waiting_for > 0 and now < self.due):
             return False
         self.done = True
         if self.hurry is not None:
@@ -162,6 +165,8 @@ class Channel:
             return False
         # A throttled one holds back what it is given; still better than nothing.
         best = min(ready, key=lambda each: (each.throttled_until, each.open_requests))
+        if not errand.tried:
+            errand.due = self._loop.now() + self._dialer.settings.request_timeout_s
         errand.tried.append(best)
         errand.waiting_for += 1
         try:
@@ -174,7 +179,7 @@ class Channel:
         return True
 
     def _got(self, errand: _Errand, answer: Any, error: Exception | None) -> None:
-        if errand.answered(answer, error):
+        if errand.answered(error, self._loop.now()):
             self._loop.guard(errand.receiver, answer, error)
 
     def _hurry(self, errand: _Errand) -> None:
@@ -190,10 +195,11 @@ class Channel:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        busy = {each.target.name for each in self._connections}
         dialing = sum(each.state is not State.READY for each in self._connections)
         again_at = self._last_dial + _STAGGER_S
         if not dialing or (now >= again_at and dialing < _MOST_DIALING):
-            target, allowed_at = self._choose()
+            target, allowed_at = self._choose(busy)
             if target is not None and allowed_at <= now:
                 self._last_dial = now
                 again_at = now + _STAGGER_S
@@ -206,22 +212,18 @@ class Channel:
                 again_at = now + _STAGGER_S
         self._retry = self._loop.call_later(again_at - now, self._pump)
 
-    def _choose(self) -> tuple[Target | None, float]:
+    def _choose(self, busy: set[str]) -> tuple[Target | None, float]:
         """Return whom to dial next and from when on that is allowed."""
         reconnects = self._dialer.reconnects
         brokers = [] if self._bootstrap_only else list(self._brokers())
         candidates = brokers
         if all(reconnects.failures(each.name) > 0 for each in brokers):
             candidates = [*brokers, *self._bootstrap]
-        busy = [each.target.name for each in self._connections]
-        free = [each for each in candidates if each.name not in busy]
-        if not free:
-            deaf = [each.target.name for each in self._connections if each.silence_s() >= _PATIENCE_S]
-            free = [each for each in candidates if each.name in deaf and busy.count(each.name) == 1]
-        if not free:
+        candidates = [each for each in candidates if each.name not in busy]
+        if not candidates:
             return None, 0.0
-        random.shuffle(free)
-        best = min(free, key=lambda each: reconnects.allowed_at(each.name))
+        random.shuffle(candidates)
+        best = min(candidates, key=lambda each: reconnects.allowed_at(each.name))
         return best, reconnects.allowed_at(best.name)
 
     def _became_ready(self, connection: Connection) -> None:

@@ -127,13 +127,6 @@ class Connection:
         """Requests that are not answered yet."""
         return len(self._open)
 
-    def silence_s(self) -> float:
-        """How long the oldest request has been waiting for its answer; 0: none is. Throttling is
-        the broker's wish, not its silence (KIP-219): below 0 while that lasts."""
-        if not self._open:
-            return 0.0
-        return self._loop.now() - max(self._open[0].sent_at, self.throttled_until)
-
     def waits_for(self) -> str:
         """What it is waiting for just now, in words. Any thread."""
         if self.state is State.DIALING:
@@ -233,8 +226,10 @@ class Connection:
             self._deadline = None
         if not self._open:
             return
-        left = self._settings.request_timeout_s - self.silence_s()
-        self._deadline = self._loop.call_later(left, self._timed_out)
+        # Throttling is the broker's wish, not its silence (KIP-219).
+        since = max(self._open[0].sent_at, self.throttled_until)
+        due = since + self._settings.request_timeout_s
+        self._deadline = self._loop.call_later(due - self._loop.now(), self._timed_out)
 
     def _timed_out(self) -> None:
         request = self._open[0].call.name

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from fastprod.control.loop import Loop, Timer
 
 _PATIENCE_S: Final = 2.0
+_MOST_REMEMBERED: Final = 1000
 
 
 class Address(NamedTuple):
@@ -58,14 +59,11 @@ class Resolver:
         (client_dns_lookup='resolve_canonical_bootstrap_servers_only').
         """
         question = (host, port, canonical)
-        waiting = self._waiting.setdefault(question, [])
-        waiting.append(receiver)
-        if len(waiting) > 1:
-            return
-        known = _last_answers.get(question)
-        if known is not None:
-            serve = self._loop.call_later(_PATIENCE_S, lambda: self._serve(question, known))
-            self._patience[question] = serve
+        self._waiting.setdefault(question, []).append(receiver)
+        if question not in self._patience:
+            self._patience[question] = self._loop.call_later(
+                _PATIENCE_S, lambda: self._serve_the_last(question)
+            )
         if question in self._asking:
             return
         self._asking.add(question)
@@ -93,8 +91,17 @@ class Resolver:
     def _answer(self, question: Question, answer: Answer) -> None:
         self._asking.discard(question)
         if not isinstance(answer, OSError):
+            _last_answers.pop(question, None)
             _last_answers[question] = answer
+            if len(_last_answers) > _MOST_REMEMBERED:
+                _last_answers.pop(next(iter(_last_answers)), None)
         self._serve(question, answer)
+
+    def _serve_the_last(self, question: Question) -> None:
+        del self._patience[question]
+        known = _last_answers.get(question)
+        if known is not None:
+            self._serve(question, known)
 
     def _serve(self, question: Question, answer: Answer) -> None:
         patience = self._patience.pop(question, None)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 from patience import eventually, in_time
 
-from fastprod import errors
 from fastprod.protocol import MetadataBroker, MetadataResponse, MetadataTopic, encode_message
 from fastprod.protocol.metadata import MetadataPartition
 
 from .conftest import MakeSender
-from .scripted import API_VERSIONS, METADATA, Hang, Request, ScriptedBroker
+from .scripted import METADATA, Hang, Request, ScriptedBroker
 
 
 @pytest.fixture
@@ -61,33 +59,6 @@ def test_a_deaf_broker_does_not_hold_up_metadata(
     with in_time("finding another broker", 0, slack_s=10):
         made.send("t", b"v").get(15)
     assert two.count(METADATA) > 0
-
-
-@pytest.mark.parametrize("api", [API_VERSIONS, METADATA])
-def test_a_deaf_connection_to_the_only_broker_does_not_either(sender: MakeSender, api: int) -> None:
-    with ScriptedBroker() as broker:
-        broker.topics["t"] = (0, 1)
-        usual = broker._answer
-        deaf: list[int] = []   # the thread of the connection that is
-
-        def answer(request: Request) -> bytes:
-            if request.api_key == api and not deaf:
-                deaf.append(threading.get_ident())
-            if threading.get_ident() in deaf:
-                raise Hang
-            return usual(request)
-
-        broker._answer = answer  # type: ignore[method-assign]
-        with in_time("asking on another connection", 2.0, at_least_s=2.0, slack_s=10):
-            sender(broker.address, bootstrap=20).send("t", b"v").get(15)
-
-
-def test_a_deaf_broker_is_asked_on_two_connections_at_most(sender: MakeSender) -> None:
-    with ScriptedBroker() as broker:
-        broker.answers[API_VERSIONS] = silent
-        with pytest.raises(errors.KafkaTimeoutError):
-            sender(broker.address, bootstrap=6)
-        assert broker.count(API_VERSIONS) == 2
 
 
 def test_batches_go_to_the_leader(sender: MakeSender, brokers: list[ScriptedBroker]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from patience import check_time
+from patience import check_time, eventually
 
 from fastprod.control import resolve
 from fastprod.control.journal import Journal
@@ -80,8 +80,7 @@ def test_the_last_answer_serves_while_the_next_one_does_not_come(loop: Loop, nam
         check_time("the last answer", time.monotonic() - began, 2.0, at_least_s=2.0)
     assert names.asked == 2, "it hangs, and is not asked again"
     names.go_on.set()
-    while look_up(loop, other) != "192.0.2.2:9092":
-        pass
+    eventually(lambda: look_up(loop, other) == "192.0.2.2:9092")
 
 
 def test_an_answer_that_comes_in_time_is_the_one_that_counts(loop: Loop, names: Names) -> None:
@@ -98,6 +97,29 @@ def test_nobody_knows_a_name_that_was_never_looked_up(loop: Loop, names: Names) 
     assert look_up(loop, resolver, 2.5) is None
     names.go_on.set()
     assert look_up(loop, resolver) == "192.0.2.1:9092"
+
+
+def test_what_another_one_learned_serves_as_well(loop: Loop, names: Names) -> None:
+    """And those who had asked before anybody knew are not forgotten."""
+    resolver = Resolver(loop)
+    names.go_on.clear()
+    assert look_up(loop, resolver, 0.1) is None
+    address = Address(socket.AF_INET, socket.SOCK_STREAM, 6, ("192.0.2.3", 9092), NAME)
+    resolve._last_answers[NAME, 9092, False] = [address]
+    assert look_up(loop, resolver) == "192.0.2.3:9092"
+    assert resolver._waiting == {}
+
+
+def test_only_so_many_are_remembered(
+    loop: Loop, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve, "_MOST_REMEMBERED", 3)
+    resolver = Resolver(loop)
+    for port in (1, 2, 3, 1, 4, 5):
+        came: list[Any] = []
+        resolver.resolve(NAME, port, False, came.append)
+        eventually(lambda: loop.run_once(0.01) or came)   # noqa: B023
+    assert [port for _, port, _ in resolve._last_answers] == [1, 4, 5]
 
 
 def test_a_name_that_is_gone_is_gone(loop: Loop, names: Names) -> None:

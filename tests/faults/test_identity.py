@@ -142,3 +142,16 @@ def test_one_that_is_never_answered_holds_nothing_up_for_good() -> None:
     for connection in connections:
         apis = [each.api for each in broker.requests if each.connection == connection]
         assert apis[:2] == [Api.API_VERSIONS, Api.METADATA]
+
+
+def test_one_that_no_broker_answers_holds_nothing_up_for_good_either() -> None:
+    """It goes out on one connection after the other, so there is always one that has not failed yet."""
+    with ScriptedBroker({"t": 1}, nodes=2) as cluster:
+        deaf = cluster.on(Api.INIT_PRODUCER_ID).ignore()
+        made = KafkaProducer(
+            bootstrap_servers=cluster.bootstrap_servers, request_timeout_ms=2_500, max_block_ms=20_000,
+        )
+        future = made.send("t", b"v")   # the topic is known within that time
+        deaf.remove()
+        assert future.get(30).offset == 0
+        made.close()

@@ -8,9 +8,9 @@
 
 With the Python of an environment that has the `test` extra, one without a GIL as well. The package is copied and built
 in a temporary folder, and the copy is put before the installed one, which stays as it is; bugs are planted in such a
-copy. Any report of a sanitizer is a failure, whatever the tests say: what is not reported stands in `thread.supp`. So
-is anything that a test leaves behind. One that fails otherwise is run again, twice at most: everything takes many times
-longer here, and the run without sanitizers judges what the code does. gcc on Linux only.
+copy. Any report of a sanitizer is a failure, whatever the tests say: what is not reported stands in `thread.supp`. A
+test that waited in vain, or too long, is run again, twice at most, since everything takes many times longer here; not
+one that found something wrong or left something behind. gcc on Linux only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ TESTS = ["tests/parity", "tests/native", "tests/unit/test_both_planes.py", "test
          "tests/faults/test_idempotence.py"]
 # Counts seconds, which a sanitizer stretches.
 LEFT_OUT = "not times_out_in_time"
-AGAIN = ["--reruns=2", "--reruns-delay=3", "--rerun-except=something is left|leaves behind", "--rerun-show-tracebacks"]
+# By what tests/patience.py and our own timeouts say.
+AGAIN = [
+    "--reruns=2", "--reruns-delay=3", "--max-suite-reruns=10", "--rerun-show-tracebacks",
+    r"--only-rerun=did not happen within|took [0-9.]+ s instead of|Timeout",
+    "--rerun-except=something is left|leaves behind",
+]  # fmt: skip
 SANITIZERS = {"memory": "address,undefined", "thread": "thread"}
 LIBRARIES = {"memory": ["libasan.so", "libubsan.so"], "thread": ["libtsan.so"]}
 MARKS = ("ERROR: AddressSanitizer", "runtime error:", "WARNING: ThreadSanitizer", "DEADLYSIGNAL")
