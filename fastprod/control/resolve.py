@@ -12,6 +12,7 @@ from __future__ import annotations
 import encodings.idna  # noqa: F401  # else a look-up's thread imports it, perhaps beside a fork
 import socket
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -40,7 +41,8 @@ Answer = list[Address] | OSError
 Receiver = Callable[[Answer], None]
 Question = tuple[str, int, bool]
 
-_last_answers: dict[Question, list[Address]] = {}   # of this process, and of the one it was forked from
+# Of this process, and of the one it was forked from.
+_last_answers: OrderedDict[Question, list[Address]] = OrderedDict()
 
 
 class Resolver:
@@ -94,7 +96,7 @@ class Resolver:
             _last_answers.pop(question, None)
             _last_answers[question] = answer
             if len(_last_answers) > _MOST_REMEMBERED:
-                _last_answers.pop(next(iter(_last_answers)), None)
+                _last_answers.popitem(last=False)
         self._serve(question, answer)
 
     def _serve_the_last(self, question: Question) -> None:

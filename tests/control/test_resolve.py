@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,7 @@ class Names:
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     made = Names()
     monkeypatch.setattr(socket, "getaddrinfo", made.look_up)
-    monkeypatch.setattr(resolve, "_last_answers", {})
+    monkeypatch.setattr(resolve, "_last_answers", OrderedDict())
     yield made
     made.go_on.set()
 
