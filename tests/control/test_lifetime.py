@@ -11,11 +11,13 @@ import textwrap
 import threading
 import time
 import weakref
+from typing import Any
 
 import pytest
 from patience import eventually, in_time
 
 from fastprod import errors
+from fastprod._pure import accumulator
 
 from .conftest import MakeSender, Sender
 from .scripted import METADATA, Batch, Hang, PartitionAnswer, ScriptedBroker
@@ -124,6 +126,32 @@ class TestClose:
         assert len(made.engine.close(0)) == 1
         waiting.join(5)
         assert not waiting.is_alive()
+
+    @pytest.mark.pure_only
+    def test_by_a_signals_handler_in_the_middle_of_a_send(
+        self, sender: MakeSender, broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It would wait for the send, which waits for it; afterwards it goes on where it was."""
+        made = sender(broker.address)
+        made.send("t", b"first").get(10)
+        open_batch = accumulator._open_batch
+        raised: list[BaseException] = []
+
+        def interrupted(*given: Any) -> Any:
+            monkeypatch.undo()
+            try:
+                made.engine.close(20)
+            except BaseException as error:
+                raised.append(error)
+            return open_batch(*given)
+
+        monkeypatch.setattr(accumulator, "_open_batch", interrupted)
+        future = made.send("t", b"second")
+        (error,) = raised
+        assert isinstance(error, errors.IllegalStateError)
+        assert "in the middle of another call" in str(error)
+        assert list(made.engine.close(20)) == []
+        assert future.succeeded()
 
     def test_ends_a_blocked_send(self, sender: MakeSender, broker: ScriptedBroker) -> None:
         made = sender(broker.address)
