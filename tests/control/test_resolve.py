@@ -104,7 +104,7 @@ def test_what_another_one_learned_serves_as_well(loop: Loop, names: Names) -> No
     """And those who had asked before anybody knew are not forgotten."""
     resolver = Resolver(loop)
     names.go_on.clear()
-    assert look_up(loop, resolver, 0.1) is None
+    assert look_up(loop, resolver, 2.5) is None
     address = Address(socket.AF_INET, socket.SOCK_STREAM, 6, ("192.0.2.3", 9092), NAME)
     resolve._last_answers[NAME, 9092, False] = [address]
     assert look_up(loop, resolver) == "192.0.2.3:9092"

@@ -210,7 +210,7 @@ def test_the_largest_message_shrinks(own_broker: KafkaBroker, producer: MakeProd
     eventually(lambda: largest() > 2 * limit, what="a large batch")
     change_setting(own_broker.bootstrap_servers, name, "max.message.bytes", limit)
     # What was under way is refused and split; each partition has learned when its batches stay small.
-    eventually(lambda: all(0 < later() <= limit for _ in range(3)), what="small batches")
+    eventually(lambda: all(0 < later() <= limit for _ in range(4)), what="small batches")
     load.stop()
     made.close(60)
     load.check(own_broker, 2)
