@@ -109,7 +109,8 @@ class KafkaProducer(_backend.ProducerBase):
         longer than `delivery_timeout_ms`). After `close` there is nothing to wait for.
 
         Raises KafkaTimeoutError when the time is over, ValueError for a timeout that is none, and
-        IllegalStateError in a delivery callback, which would wait for itself.
+        IllegalStateError where it would wait for itself: in a delivery callback and, on the Python
+        twin, in a signal's handler or a finalizer that interrupts another call of this producer.
         """
         seconds = None if timeout == float("inf") else _seconds(timeout)
         engine = self._engine
@@ -132,7 +133,9 @@ class KafkaProducer(_backend.ProducerBase):
         dropped or the program ends without this call. `null_logger` is there for
         kafka-python's sake.
 
-        Raises KafkaTimeoutError as said and ValueError for a timeout that is none.
+        Raises KafkaTimeoutError as said, ValueError for a timeout that is none and, on the Python
+        twin, IllegalStateError in a signal's handler or a finalizer that interrupts another call of
+        this producer: it would wait for itself. Call it again, or use `close_on_sigterm`.
         """
         seconds = _seconds(timeout)
         engine = self._engine
