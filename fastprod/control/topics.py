@@ -11,6 +11,7 @@ from fastprod import errors
 from fastprod.control.channel import Channel
 from fastprod.control.loop import Loop
 from fastprod.control.metadata import Metadata, TopicTrouble
+from fastprod.control.refusals import marked
 from fastprod.control.seam import Plane
 from fastprod.waiting import Gate, Lock
 
@@ -221,6 +222,4 @@ def _topic_error(topic: str, trouble: TopicTrouble) -> Exception:
     code = trouble.error_code
     kind = errors.for_code(code) if code else errors.LeaderNotAvailableError
     advice = _ADVICE.get(code, "")
-    error: Exception = kind(f"Topic {topic!r}: {kind.description} {advice}".rstrip())
-    error.maybe_written = False  # type: ignore[attr-defined]
-    return error
+    return marked(kind(f"Topic {topic!r}: {kind.description} {advice}".rstrip()), False)
