@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import socket
@@ -12,12 +13,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import eventually
+from patience import eventually, in_time
 
 from fastprod import errors
 from fastprod.testing import KafkaBroker, ScriptedBroker
@@ -265,6 +266,69 @@ def test_a_callback_that_returns_in_the_child(scripted: ScriptedBroker, scripted
     os.waitpid(child, 0)
     assert os.read(reader, 10) == b"", "the parent has run them"
     os.close(reader)
+
+
+class Talkative(logging.Handler):
+    """Writes to a stream that is locked meanwhile, as those of the standard library are."""
+
+    def __init__(self, lasts: Callable[[], Any]) -> None:
+        super().__init__()
+        self.stream = threading.Lock()
+        self.began = threading.Event()
+        self._lasts = lasts
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self.stream:
+            self.began.set()
+            self._lasts()
+
+    def is_free(self) -> bool:
+        return self.stream.acquire(blocking=False)
+
+
+@contextlib.contextmanager
+def told(handler: logging.Handler) -> Iterator[None]:
+    """Have it hear all that the control thread has to say."""
+    logger = logging.getLogger("fastprod.control")
+    level, propagates = logger.level, logger.propagate
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagates
+
+
+def test_forks_beside_what_is_logged(scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+    """A child that found its stream locked would stop at its first message."""
+    handler = Talkative(lambda: time.sleep(0.01))
+    with told(handler):
+        made = scripted_producer(reconnect_backoff_ms=1, reconnect_backoff_max_ms=1)
+        for _ in range(30):
+            scripted.drop_connections()   # which is told
+            made.send("t", b"x")
+            time.sleep(0.005)
+            assert in_child(handler.is_free) == "True"
+        assert handler.began.is_set()
+        made.close(20)
+
+
+def test_a_fork_beside_a_handler_that_hangs(scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+    go_on = threading.Event()
+    made = scripted_producer()
+    made.send("t", b"x").get(20)
+    handler = Talkative(lambda: go_on.wait(60))
+    with told(handler):
+        scripted.drop_connections()   # which is told
+        future = made.send("t", b"x")
+        assert handler.began.wait(20)
+        with in_time("a fork's patience", 1.0, at_least_s=1.0):
+            assert in_child(lambda: "forked") == "forked"
+        go_on.set()
+        assert future.get(20).offset == 1
 
 
 @pytest.mark.timeout(600)
