@@ -3,10 +3,6 @@
 A logging handler is foreign code: one that itself sends to Kafka would enter the control loop
 again in the middle of reading a socket. What the control thread has to say is therefore kept
 until the loop is between two steps.
-
-A stream is locked while it is written to, and in a child that is forked meanwhile it stays so: its
-next message would be the last thing that a thread there does. So a fork waits until no message is
-being written, and messages wait until it is over; neither for long, for a handler may hang.
 """
 
 from __future__ import annotations
@@ -14,19 +10,15 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
-import os
 import threading
-import time
 from typing import Final
+
+from fastprod.unforked import Unforked
 
 # A handler that hangs must not let the backlog grow without bound.
 _MOST_KEPT: Final = 1000
-_PATIENCE_S: Final = 1.0
-_PAUSE_S: Final = 0.001
-
-# Threads that write, by their idents. No lock, which a signal's handler might leave locked.
-_writing: set[int] = set()
-_forking_until = 0.0   # monotonic s
+# Nor must it keep others from forking.
+_MESSAGE_S: Final = 1.0
 
 
 class Journal:
@@ -59,12 +51,8 @@ class Journal:
         """Write what was kept. A handler that raises loses its message and nothing else."""
         while self._kept:
             level, message, args, cause = self._kept.popleft()
-            _begin_writing()
-            try:
-                with contextlib.suppress(Exception):
-                    self._logger.log(level, message, *args, exc_info=cause)
-            finally:
-                _writing.discard(threading.get_ident())
+            with Unforked(_MESSAGE_S), contextlib.suppress(Exception):
+                self._logger.log(level, message, *args, exc_info=cause)
 
     def _write(
         self,
@@ -79,36 +67,3 @@ class Journal:
             self._kept.append((level, message, args, cause))
         else:
             self._logger.log(level, message, *args, exc_info=cause)
-
-
-def _begin_writing() -> None:
-    me = threading.get_ident()
-    _writing.add(me)
-    while time.monotonic() < _forking_until:
-        _writing.discard(me)
-        time.sleep(_PAUSE_S)
-        _writing.add(me)
-
-
-def _before_fork() -> None:
-    global _forking_until
-    until = _forking_until = time.monotonic() + _PATIENCE_S
-    # A handler may fork.
-    while _writing - {threading.get_ident()} and time.monotonic() < until:
-        time.sleep(_PAUSE_S)
-
-
-def _after_fork() -> None:
-    global _forking_until
-    _forking_until = 0.0
-
-
-def _in_child() -> None:
-    _writing.clear()
-    _after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child
-    )

@@ -3,8 +3,10 @@
 `getaddrinfo` cannot be interrupted or given a timeout, so it runs in a daemon thread that lives
 for one question. A host that is being asked for is not asked for again: a resolver that hangs
 costs one thread a host, not one an attempt. Where it takes longer than two seconds, the last
-answer serves, whoever got it. That may be for good in a forked child: glibc's resolver has locks,
-and one that another thread held at the fork stays locked there.
+answer serves, whoever got it.
+
+glibc's resolver has locks, and one that another thread holds at a fork stays locked in the child: a
+fork waits for a question that is being asked, though not long.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from fastprod.control.loop import Loop, Timer
+from fastprod.unforked import Unforked
 
 _PATIENCE_S: Final = 2.0
+_QUESTION_S: Final = 1.0
 _MOST_REMEMBERED: Final = 1000
 
 
@@ -82,7 +86,8 @@ class Resolver:
     def _ask(self, host: str, port: int, canonical: bool) -> None:
         answer: Answer
         try:
-            answer = look_up(host, port, canonical)
+            with Unforked(_QUESTION_S):
+                answer = look_up(host, port, canonical)
         except OSError as error:
             answer = error
         except Exception as error:

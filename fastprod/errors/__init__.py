@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fastprod.errors import behaviour
 from fastprod.errors.broker_table import BROKER_ERRORS
 from fastprod.errors.table import ALIASES, CLIENT_ERRORS, ErrorRow
+from fastprod.unforked import Unforked
 
 if TYPE_CHECKING:
     from fastprod.errors._declared import *  # noqa: F403
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _ROWS: dict[str, ErrorRow] = {row.name: row for row in (*CLIENT_ERRORS, *BROKER_ERRORS)}
 _NAME_OF_CODE: dict[int | None, str] = {row.code: row.name for row in BROKER_ERRORS}
 _unrecognized: dict[int, "type[KafkaError]"] = {}
+# Far more than importing kafka-python takes.
+_IMPORT_S = 10.0
 
 
 def for_code(code: int) -> "type[KafkaError]":
@@ -88,7 +91,8 @@ def _class(name: str) -> "type[KafkaError]":
 def _kafka_python_errors() -> object:
     """Return the module `kafka.errors`, or None; asked once, so that all classes are kin or none."""
     try:
-        return importlib.import_module("kafka.errors")
+        with Unforked(_IMPORT_S):
+            return importlib.import_module("kafka.errors")
     except Exception:
         # However broken an installation is, our errors must work.
         return None

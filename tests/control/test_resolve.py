@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -68,6 +69,25 @@ def look_up(loop: Loop, resolver: Resolver, seconds: float = 20.0, name: str = N
     (address,) = answer
     assert isinstance(address, Address)
     return str(address)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+def test_forks_do_not_come_into_the_middle_of_a_look_up(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, resolvers = threading.Event(), threading.Lock()
+
+    def slow(*_: Any, **__: Any) -> list[Any]:
+        with resolvers:
+            began.set()
+            time.sleep(0.1)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 9092))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    Resolver(loop).resolve(NAME, 9092, False, lambda _: None)
+    assert began.wait(20)
+    child = os.fork()
+    if child == 0:
+        os._exit(resolvers.locked())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_the_last_answer_serves_while_the_next_one_does_not_come(loop: Loop, names: Names) -> None:

@@ -325,10 +325,23 @@ def test_a_fork_beside_a_handler_that_hangs(scripted: ScriptedBroker, scripted_p
         scripted.drop_connections()   # which is told
         future = made.send("t", b"x")
         assert handler.began.wait(20)
-        with in_time("a fork's patience", 1.0, at_least_s=1.0):
+        with in_time("a fork's patience", 1.0, at_least_s=0.9):
             assert in_child(lambda: "forked") == "forked"
         go_on.set()
         assert future.get(20).offset == 1
+
+
+def test_a_handler_that_forks(scripted: ScriptedBroker, scripted_producer: MakeProducer) -> None:
+    """It waits for nobody, least of all for itself."""
+    children: list[str] = []
+    made = scripted_producer()
+    made.send("t", b"x").get(20)
+    with told(Talkative(lambda: children.append(in_child(lambda: "forked")))):
+        scripted.drop_connections()   # which is told
+        with in_time("a fork in a handler", 0.0, slack_s=0.9):
+            eventually(lambda: children)
+        assert set(children) == {"forked"}
+        assert made.send("t", b"x").get(20).offset == 1
 
 
 @pytest.mark.timeout(600)
