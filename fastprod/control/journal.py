@@ -51,8 +51,8 @@ class Journal:
         """Write what was kept. A handler that raises loses its message and nothing else."""
         while self._kept:
             level, message, args, cause = self._kept.popleft()
-            with Unforked(_MESSAGE_S), contextlib.suppress(Exception):
-                self._logger.log(level, message, *args, exc_info=cause)
+            with contextlib.suppress(Exception):
+                self._log(level, message, args, cause)
 
     def _write(
         self,
@@ -66,4 +66,10 @@ class Journal:
         if threading.get_ident() == self._owner:
             self._kept.append((level, message, args, cause))
         else:
+            self._log(level, message, args, cause)
+
+    def _log(
+        self, level: int, message: str, args: tuple[object, ...], cause: BaseException | None
+    ) -> None:
+        with Unforked(_MESSAGE_S):
             self._logger.log(level, message, *args, exc_info=cause)

@@ -86,8 +86,7 @@ class Resolver:
     def _ask(self, host: str, port: int, canonical: bool) -> None:
         answer: Answer
         try:
-            with Unforked(_QUESTION_S):
-                answer = look_up(host, port, canonical)
+            answer = look_up(host, port, canonical)
         except OSError as error:
             answer = error
         except Exception as error:
@@ -120,7 +119,8 @@ class Resolver:
 
 def look_up(host: str, port: int, canonical: bool) -> list[Address]:
     """Return the addresses of a host in the resolver's order; blocks. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    with Unforked(_QUESTION_S):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [
         Address(family, kind, protocol, sockaddr, host)
         for family, kind, protocol, _, sockaddr in found
@@ -136,6 +136,7 @@ def look_up(host: str, port: int, canonical: bool) -> list[Address]:
 
 def _canonical_name(address: Address, fallback: str) -> str:
     try:
-        return socket.gethostbyaddr(str(address.sockaddr[0]))[0]
+        with Unforked(_QUESTION_S):
+            return socket.gethostbyaddr(str(address.sockaddr[0]))[0]
     except OSError:
         return fallback

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from patience import eventually
+from patience import eventually, in_time
 
 from fastprod import unforked
 from fastprod.unforked import Unforked
@@ -36,10 +36,12 @@ class Slow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module):
         began.set()
         time.sleep(0.3)
+        logging.getLogger(module.__name__)   # takes a lock that is held during a fork
 
 began = threading.Event()
 sys.meta_path.insert(0, Slow())
 from fastprod import errors
+import logging   # its hooks are behind those of fastprod, if that has not seen to it
 
 def beside(work, *given):
     thread = threading.Thread(target=work, args=given, daemon=True)
@@ -75,7 +77,7 @@ def fork() -> int:
     """Fork, and return how many steps the child thinks are under way."""
     child = os.fork()
     if child == 0:
-        os._exit(len(unforked._busy) if unforked._forking_until == 0 else 99)
+        os._exit(99 if unforked._forking else len(unforked._busy))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -87,7 +89,7 @@ def test_a_fork_waits_for_all_of_a_step() -> None:
     def step() -> None:
         with Unforked(30):
             began.set()
-            eventually(lambda: unforked._forking_until)
+            eventually(lambda: unforked._forking)
             with Unforked(0):
                 told.append("inner")
             time.sleep(0.1)
@@ -113,7 +115,7 @@ def test_a_step_waits_for_a_fork() -> None:
             told.append("first")
 
     def second() -> None:
-        eventually(lambda: unforked._forking_until)
+        eventually(lambda: unforked._forking)
         began.set()
         with Unforked(30):
             told.append("second")
@@ -151,4 +153,21 @@ def test_a_step_may_fork() -> None:
 def test_a_step_that_raises_has_ended() -> None:
     with pytest.raises(KeyError), Unforked(30), Unforked(30):
         raise KeyError
-    assert not unforked._busy
+    assert threading.get_ident() not in unforked._busy
+
+
+@pytest.mark.parametrize("left", [None, -1.0], ids=["nothing", "what is left of a step that a signal interrupted"])
+def test_a_fork_does_not_end_that_of_another_thread(monkeypatch: pytest.MonkeyPatch, left: float | None) -> None:
+    now = time.monotonic()
+    monkeypatch.setitem(unforked._forking, -1, now + 0.3)   # no thread has this ident
+    assert fork() == 0
+    if left is not None:
+        monkeypatch.setitem(unforked._busy, threading.get_ident(), now + left)
+    with Unforked(30):
+        assert time.monotonic() >= now + 0.3
+
+
+def test_a_step_waits_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(unforked._forking, -1, time.monotonic() + 60)
+    with in_time("a fork under way", 1.0, at_least_s=1.0), Unforked(30):
+        pass
