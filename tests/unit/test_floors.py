@@ -15,7 +15,7 @@ pytestmark = pytest.mark.native_only
 # Longest prefix wins. The floors are told in DESIGN.md.
 FLOORS = {
     "fastprod.errors": 0, "fastprod.types": 0, "fastprod.stats": 0, "fastprod.diagnosis": 0, "fastprod._version": 0,
-    "fastprod.refusal": 0,
+    "fastprod.refusal": 0, "fastprod.unforked": 0,
     "fastprod.batch_future": 1, "fastprod.columns": 1, "fastprod.arrow_types": 1, "fastprod.arrow_failures": 1,
     "fastprod.failures": 1, "fastprod.config": 1, "fastprod.compression": 1, "fastprod.partitioners": 1,
     "fastprod.serializers": 1, "fastprod.addresses": 1, "fastprod.call_forms": 1, "fastprod.codecs": 1,
