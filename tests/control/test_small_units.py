@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import os
 import socket
 import threading
 import time
@@ -223,6 +224,38 @@ def test_a_logging_handler_that_raises_is_survived(monkeypatch: pytest.MonkeyPat
     journal.own()
     journal.warning("one")
     journal.release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+@pytest.mark.parametrize("owned", [True, False], ids=["on the control thread", "on another thread"])
+def test_forks_do_not_come_into_the_middle_of_a_message(monkeypatch: pytest.MonkeyPatch, owned: bool) -> None:
+    began, stream = threading.Event(), threading.Lock()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            with stream:
+                began.set()
+                time.sleep(0.1)
+
+    logger = logging.getLogger("fastprod.control.slow")
+    monkeypatch.setattr(logger, "handlers", [Slow()])
+    monkeypatch.setattr(logger, "propagate", False)
+    journal = Journal(logger.name)
+
+    def write() -> None:
+        if owned:
+            journal.own()
+        journal.warning("one")
+        journal.release()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert began.wait(20)
+    child = os.fork()
+    if child == 0:
+        os._exit(stream.locked())
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 class TestFrames:
